@@ -1,0 +1,1 @@
+//! An AF_XDP client (skeleton).

@@ -1,0 +1,2 @@
+//! Ringwire (skeleton).
+fn main() {}
