@@ -5,6 +5,9 @@
 //! for interrupts, and can be driven by any VMM, or by a test.
 
 pub mod bus;
+pub mod power;
+pub mod pvpanic;
+pub mod serial;
 pub mod virtio;
 
 /// Guest RAM as all devices see it: regions of a shared memfd, mapped once for the VM's life.
