@@ -6,6 +6,7 @@
 
 pub mod interrupt;
 pub mod net;
+pub mod queue;
 
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::GuestRam;
 use interrupt::Interrupt;
+use queue::LiveQueue;
 
 /// A virtio device behind any transport (virtio 1.2, section 2).
 ///
@@ -73,6 +75,8 @@ pub struct Activation {
 pub struct ActiveQueue {
     /// Index of the queue in the device.
     pub index: u16,
+    /// The rings, for the thread that works on them.
+    pub queue: LiveQueue,
     /// Written by the transport (or by KVM's ioeventfd) when the driver kicks this queue.
     pub kick: Arc<EventFd>,
 }
