@@ -5,8 +5,11 @@
 //! [`Activation`]; reset stops the device, which ends its threads before it returns.
 
 pub mod interrupt;
+pub mod mmio;
 pub mod net;
 pub mod queue;
+mod quiet;
+pub mod state;
 
 use std::sync::Arc;
 
