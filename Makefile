@@ -1,0 +1,35 @@
+# Everything that people and CI do with this tree. The work is done by cargo and by the scripts under tests/.
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build test lint demo guest-kernel clean
+# One step after the other even under -j: cargo uses all CPUs by itself, and the lab needs them too.
+.NOTPARALLEL:
+
+# rustup puts cargo here; a shell that was started before knows nothing of it.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+export CARGO_TERM_COLOR ?= auto
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## install the Debian packages that are missing (as root)
+	@tests/setup
+
+build: setup ## build the ringwire command (release)
+	cargo build --locked --release --package vmm
+
+test: setup ## all tests; those with guests run under this machine's KVM or in the lab
+	@tests/test
+
+lint: setup ## formatting, clippy, documentation, dependencies, shell scripts
+	@tests/lint
+
+demo: build ## boot a Debian kernel on a veth pair, ping, iperf3, and print a table
+	@tests/demo/make-demo
+
+guest-kernel: build ## build the guest kernel of kernel-configs/ and boot it (about 15 minutes)
+	@tests/guest/make-kernel
+
+clean: ## remove what was built and fetched
+	cargo clean
+	rm -rf build

@@ -1,0 +1,128 @@
+//! `wirecheck`: sends traffic, or receives it and checks every byte. Runs in guests and in network namespaces.
+//!
+//! A receiver prints "listening" when it is ready, and one line of result. Status 0: all that arrived was right.
+
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use ringwire_tests::wirecheck::{CheckError, tcp, udp};
+
+#[derive(Debug, Parser)]
+#[command(about = "Traffic whose every byte is checked at the other end")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Seed of the contents; both ends need the same
+    #[arg(long, default_value_t = 1, global = true)]
+    seed: u64,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Send a TCP stream
+    TcpSend {
+        /// The receiver, as ADDRESS:PORT
+        to: SocketAddr,
+        /// Amount
+        #[arg(long, default_value_t = 100_000_000)]
+        bytes: u64,
+    },
+    /// Receive one TCP stream
+    TcpReceive {
+        /// Where to listen, as ADDRESS:PORT
+        at: SocketAddr,
+    },
+    /// Send UDP datagrams
+    UdpSend {
+        /// The receiver, as ADDRESS:PORT
+        to: SocketAddr,
+        /// How many
+        #[arg(long, default_value_t = 10_000)]
+        count: u64,
+        /// Pause after this many (0: never)
+        #[arg(long, default_value_t = 16)]
+        burst: u64,
+        /// Length of the pause, in microseconds
+        #[arg(long, default_value_t = 2000)]
+        gap: u64,
+        #[command(flatten)]
+        sizes: Sizes,
+    },
+    /// Receive UDP datagrams until the sender tells the end
+    UdpReceive {
+        /// Where to listen, as ADDRESS:PORT
+        at: SocketAddr,
+        #[command(flatten)]
+        sizes: Sizes,
+    },
+}
+
+/// Both ends need the same.
+#[derive(Args, Clone, Copy, Debug)]
+struct Sizes {
+    /// Smallest UDP payload, in bytes
+    #[arg(long, default_value_t = 8)]
+    smallest: usize,
+    /// Largest UDP payload, in bytes
+    #[arg(long, default_value_t = 1472)]
+    largest: usize,
+}
+
+impl Sizes {
+    fn plan(self, seed: u64) -> udp::Plan {
+        udp::Plan {
+            seed,
+            smallest: self.smallest,
+            largest: self.largest,
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<String, CheckError> {
+    let seed = cli.seed;
+    match cli.command {
+        Command::TcpSend { to, bytes } => {
+            tcp::send(to, seed, bytes).map(|()| format!("bytes={bytes}"))
+        }
+        Command::TcpReceive { at } => {
+            let listener =
+                TcpListener::bind(at).map_err(CheckError::io(format!("listening at {at}")))?;
+            println!("listening");
+            tcp::receive(&listener, seed).map(|bytes| format!("bytes={bytes}"))
+        }
+        Command::UdpSend {
+            to,
+            count,
+            burst,
+            gap,
+            sizes,
+        } => udp::send(
+            to,
+            &sizes.plan(seed),
+            count,
+            burst,
+            Duration::from_micros(gap),
+        ),
+        Command::UdpReceive { at, sizes } => {
+            let socket =
+                UdpSocket::bind(at).map_err(CheckError::io(format!("listening at {at}")))?;
+            println!("listening");
+            udp::receive(&socket, &sizes.plan(seed)).map(|report| report.to_string())
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    match run(&Cli::parse()) {
+        Ok(result) => {
+            println!("{result}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("wirecheck: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
