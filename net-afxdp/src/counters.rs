@@ -1,0 +1,113 @@
+//! Numbers that a queue keeps: its own counters, the kernel's, and where the frames are.
+
+/// What a queue has done since it was opened. Wraps at 2^64.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Frames that were received and taken.
+    pub rx_packets: u64,
+    /// Bytes of those.
+    pub rx_bytes: u64,
+    /// Frames that were received and thrown away by [`Queue::discard`](crate::Queue::discard).
+    pub rx_discarded: u64,
+    /// System calls that told the kernel of new entries in the fill ring.
+    pub rx_wakeups: u64,
+    /// Frames that were handed to the kernel to be sent.
+    pub tx_packets: u64,
+    /// Bytes of those.
+    pub tx_bytes: u64,
+    /// Frames of those that the kernel reported as lost (peer down, longer than the MTU, queue
+    /// full in the driver).
+    pub tx_lost: u64,
+    /// System calls that told the kernel of new entries in the tx ring.
+    pub tx_wakeups: u64,
+    /// Flushes after which the kernel had not taken all frames (they stay in the ring).
+    pub tx_stalls: u64,
+    /// Descriptors from the kernel for memory that it did not have. Always 0, or a bug.
+    pub invalid_descriptors: u64,
+}
+
+/// The kernel's counters of a socket (`XDP_STATISTICS`,
+/// Documentation/networking/af_xdp.rst). `None`: the kernel is older than 5.9.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Statistics {
+    /// Received frames that were dropped, for another reason than those below; longer than a chunk,
+    /// for one.
+    pub rx_dropped: u64,
+    /// Invalid descriptors in the fill ring.
+    pub rx_invalid_descs: u64,
+    /// Invalid descriptors in the tx ring.
+    pub tx_invalid_descs: u64,
+    /// Received frames that were dropped because the rx ring was full.
+    pub rx_ring_full: Option<u64>,
+    /// Times that a frame was received and the fill ring was empty.
+    pub rx_fill_ring_empty_descs: Option<u64>,
+    /// Times that the kernel looked for a frame to send and found none.
+    pub tx_ring_empty_descs: Option<u64>,
+}
+
+/// Where the frames of a queue are. They add up: see [`is_balanced`](Self::is_balanced).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FrameAccounting {
+    /// Frames in all.
+    pub total: u32,
+    /// In the pool, free to send with.
+    pub free: u32,
+    /// In the fill ring, for the kernel to receive into.
+    pub fill: u32,
+    /// Taken from the fill ring by the kernel or the driver, and not received yet.
+    pub receiving: u32,
+    /// In the rx ring, received and not taken yet.
+    pub rx: u32,
+    /// In the tx ring, flushed or not.
+    pub tx: u32,
+    /// Taken from the tx ring by the kernel or the driver, and not completed yet. Stays so while
+    /// a link is down that a driver in zero-copy mode had taken frames for.
+    pub transmitting: u32,
+    /// In the completion ring, sent and not reclaimed yet.
+    pub completion: u32,
+}
+
+impl FrameAccounting {
+    /// Whether every frame is in exactly one place.
+    #[must_use]
+    pub fn is_balanced(&self) -> bool {
+        let places = [
+            self.free,
+            self.fill,
+            self.receiving,
+            self.rx,
+            self.tx,
+            self.transmitting,
+            self.completion,
+        ];
+        places.iter().copied().map(u64::from).sum::<u64>() == u64::from(self.total)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_or_doubled_frame_shows() {
+        let right = FrameAccounting {
+            total: 28,
+            free: 1,
+            fill: 2,
+            receiving: 3,
+            rx: 4,
+            tx: 5,
+            transmitting: 6,
+            completion: 7,
+        };
+        assert!(right.is_balanced());
+        assert!(!FrameAccounting { free: 0, ..right }.is_balanced());
+        assert!(
+            !FrameAccounting {
+                completion: 8,
+                ..right
+            }
+            .is_balanced()
+        );
+    }
+}

@@ -1,0 +1,182 @@
+//! What the kernel says about a network interface.
+
+use std::io;
+
+use crate::{
+    netlink::{Asker, LinkInfo, Which},
+    program::ForeignProgram,
+    sys,
+};
+
+/// Longest name of an interface, in bytes (`IFNAMSIZ` less the terminator).
+const NAME_MAX: usize = 15;
+
+/// Why there is nothing to know about an interface.
+#[derive(Debug, thiserror::Error)]
+pub enum InterfaceError {
+    /// It is not there.
+    #[error(
+        "there is no network interface {name:?} in this network namespace; `ip link` lists those \
+         that are there"
+    )]
+    Missing {
+        /// The name asked for, or the index in decimal.
+        name: String,
+    },
+    /// No interface can have that name.
+    #[error("{name:?} can't be the name of a network interface: it must have 1 to 15 bytes")]
+    BadName {
+        /// The name asked for.
+        name: String,
+    },
+    /// The kernel did not answer.
+    #[error("cannot ask the kernel about the network interface {name:?}: {source}")]
+    Query {
+        /// The name asked for, or the index in decimal.
+        name: String,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// A network interface as it was when asked.
+#[derive(Debug, Clone)]
+pub struct Interface {
+    info: LinkInfo,
+    queues: u32,
+    max_queues: u32,
+}
+
+impl Interface {
+    /// Asks about the interface of that name in the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// [`InterfaceError`].
+    pub fn by_name(name: &str) -> Result<Self, InterfaceError> {
+        if name.is_empty() || name.len() > NAME_MAX || name.contains('\0') {
+            return Err(InterfaceError::BadName {
+                name: name.to_owned(),
+            });
+        }
+        Self::query(Which::Name(name)).map_err(|source| explain(name.to_owned(), source))
+    }
+
+    /// Asks about the interface of that index.
+    ///
+    /// # Errors
+    /// [`InterfaceError`].
+    pub fn by_index(index: u32) -> Result<Self, InterfaceError> {
+        Self::query(Which::Index(index)).map_err(|source| explain(index.to_string(), source))
+    }
+
+    fn query(which: Which<'_>) -> io::Result<Self> {
+        let info = Asker::open()?.ask(which)?;
+        let (queues, max_queues) = match sys::channels(&info.name)? {
+            Some(channels) if channels.queues() != 0 => (channels.queues(), channels.max_queues()),
+            // What the driver allotted; it may use fewer, which binding finds out.
+            _ => {
+                let queues = info.rx_queues.max(info.tx_queues).max(1);
+                (queues, queues)
+            }
+        };
+        Ok(Self {
+            info,
+            queues,
+            max_queues: max_queues.max(queues),
+        })
+    }
+
+    /// Its index, which stays the same when it is renamed.
+    #[must_use]
+    pub fn index(&self) -> u32 {
+        self.info.index
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.info.name
+    }
+
+    /// Its MTU in bytes: the longest frame without the Ethernet header.
+    #[must_use]
+    pub fn mtu(&self) -> u32 {
+        self.info.mtu
+    }
+
+    /// Its Ethernet address. `None`: it has none of six bytes.
+    #[must_use]
+    pub fn mac(&self) -> Option<[u8; 6]> {
+        self.info.mac
+    }
+
+    /// Whether it is switched on (`ip link set up`).
+    #[must_use]
+    pub fn admin_up(&self) -> bool {
+        self.info.admin_up
+    }
+
+    /// Whether frames can pass: it is switched on and has a carrier.
+    #[must_use]
+    pub fn link_up(&self) -> bool {
+        self.info.running
+    }
+
+    /// Number of queues that it has now; their ids start at 0.
+    #[must_use]
+    pub fn queues(&self) -> u32 {
+        self.queues
+    }
+
+    /// Number of queues that `ethtool -L` can give it at most.
+    #[must_use]
+    pub fn max_queues(&self) -> u32 {
+        self.max_queues
+    }
+
+    /// The XDP program that is on it; without its name.
+    #[must_use]
+    pub fn xdp_program(&self) -> Option<&ForeignProgram> {
+        self.info.xdp.as_ref()
+    }
+}
+
+fn explain(name: String, source: io::Error) -> InterfaceError {
+    match source.raw_os_error() {
+        Some(libc::ENODEV | libc::ENXIO) => InterfaceError::Missing { name },
+        _ => InterfaceError::Query { name, source },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_is_known() {
+        let lo = Interface::by_name("lo").unwrap();
+        assert_eq!(lo.name(), "lo");
+        assert_eq!(lo.index(), 1);
+        assert!(lo.queues() >= 1);
+        assert_eq!(Interface::by_index(lo.index()).unwrap().name(), "lo");
+    }
+
+    #[test]
+    fn a_missing_interface_is_named() {
+        let error = Interface::by_name("rw-not-there").unwrap_err().to_string();
+        assert!(
+            error.starts_with("there is no network interface \"rw-not-there\""),
+            "{error}"
+        );
+        let error = Interface::by_index(0x7fff_0000).unwrap_err().to_string();
+        assert!(error.contains("2147418112"), "{error}");
+    }
+
+    #[test]
+    fn impossible_names_are_refused() {
+        for name in ["", "a-name-too-long-", "nul\0"] {
+            let error = Interface::by_name(name).unwrap_err();
+            assert!(matches!(error, InterfaceError::BadName { .. }), "{error}");
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Rings over plain memory, with the kernel played by the other side.
