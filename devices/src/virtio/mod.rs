@@ -90,6 +90,9 @@ pub enum ActivateError {
     /// a queue that the device can't do without was not enabled by the driver
     #[error("queue {0} is needed and was not enabled by the driver")]
     QueueMissing(u16),
+    /// one of its threads ended by a fault of the host before
+    #[error("one of the device's threads died before")]
+    Dead,
     /// an operating system call failed
     #[error("could not {what}: {source}")]
     System {

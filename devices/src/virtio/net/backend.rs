@@ -41,9 +41,50 @@ pub trait NetBackend: Send + 'static {
     /// number of system calls a burst.
     ///
     /// # Errors
-    /// Only what makes the back end unusable for now (link down, interface gone); what was lost is
-    /// counted by the back end itself.
+    /// `WouldBlock`: some of it is still queued, flush again when [`event_fd`](Self::event_fd) is
+    /// writable. Otherwise only what makes the back end unusable for now (link down, interface
+    /// gone): what is queued stays queued, and what was lost is counted by the back end itself.
     fn flush(&mut self) -> io::Result<()>;
+
+    /// What the back end has to say of its life so far. Asked for when its thread ends.
+    fn report(&mut self) -> BackendReport {
+        BackendReport::default()
+    }
+}
+
+/// A back end's own view of what became of frames.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BackendReport {
+    /// Where its frame memory is; `None` if it has none of its own.
+    pub frames: Option<FrameAccount>,
+    /// Its counters by name.
+    pub counters: Vec<(&'static str, u64)>,
+}
+
+/// Where the frames of a back end's memory are: none is ever in two places or in none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FrameAccount {
+    /// In nobody's hands, ready to be sent.
+    pub free: u64,
+    /// With the wire, to receive into.
+    pub fill: u64,
+    /// Received and not yet taken.
+    pub rx: u64,
+    /// Queued to be sent, being sent, or sent and not yet reclaimed.
+    pub tx: u64,
+    /// All there are.
+    pub total: u64,
+}
+
+impl FrameAccount {
+    /// Whether every frame is in exactly one place.
+    pub fn adds_up(&self) -> bool {
+        let places = [self.free, self.fill, self.rx, self.tx];
+        let sum = places
+            .iter()
+            .try_fold(0u64, |sum, &place| sum.checked_add(place));
+        sum == Some(self.total)
+    }
 }
 
 /// Why a frame was not queued.

@@ -1,0 +1,86 @@
+//! What a queue pair did: written by its thread alone, readable by all.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A counter with one writer: an ordinary addition, no locked instruction.
+#[derive(Debug, Default)]
+pub(super) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(super) fn add(&self, count: u64) {
+        let now = self.0.load(Ordering::Relaxed);
+        self.0.store(now.wrapping_add(count), Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+macro_rules! counters {
+    ($($(#[$doc:meta])+ $name:ident,)+) => {
+        /// The live counters of one queue pair.
+        #[derive(Debug, Default)]
+        pub(super) struct PairCounters {
+            $(pub(super) $name: Counter,)+
+        }
+
+        impl PairCounters {
+            pub(super) fn snapshot(&self) -> NetCounters {
+                NetCounters { $($name: self.$name.get(),)+ }
+            }
+        }
+
+        /// A snapshot of a virtio-net device's counters since it was made, from the guest's side:
+        /// `rx` is what the guest received. Each is right by itself; they were not read at one instant.
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+        pub struct NetCounters {
+            $($(#[$doc])+ pub $name: u64,)+
+        }
+
+        impl NetCounters {
+            /// All counters with their names, for logs and metrics.
+            pub fn named(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$((stringify!($name), self.$name),)+].into_iter()
+            }
+
+            pub(super) fn sum(self, other: Self) -> Self {
+                Self { $($name: self.$name.wrapping_add(other.$name),)+ }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Frames that the guest received.
+    rx_frames,
+    /// Their bytes, without virtio-net headers.
+    rx_bytes,
+    /// Frames thrown away because they arrived before the driver was ready.
+    rx_early,
+    /// Frames dropped because they fit in no buffers that the driver can post.
+    rx_too_long,
+    /// Frames dropped because the buffer was too small for the virtio-net header.
+    rx_bad_buffer,
+    /// Times that reception stopped because the guest had posted no (or too few) buffers. What
+    /// was lost meanwhile is counted by the back end.
+    rx_starved,
+    /// Frames that the back end took to send.
+    tx_frames,
+    /// Their bytes, without virtio-net headers.
+    tx_bytes,
+    /// Chains dropped because they held no virtio-net header and Ethernet header.
+    tx_too_short,
+    /// Frames dropped because they are longer than the back end can send.
+    tx_too_long,
+    /// Frames dropped because they asked for an offload that was not negotiated.
+    tx_bad_offload,
+    /// Times that sending stopped because the back end had no room.
+    tx_blocked,
+    /// Times that the back end could not give what was queued to the wire (link down).
+    tx_carrier_errors,
+    /// Interrupts raised for received and for sent frames.
+    interrupts,
+    /// Broken rules of the ring protocol; each stopped a queue until the driver's reset.
+    guest_faults,
+}

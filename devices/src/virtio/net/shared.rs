@@ -1,0 +1,79 @@
+//! What the device, its threads and the VMM's control loop share: nothing of a packet's way.
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use super::{
+    backend::BackendReport,
+    counters::{NetCounters, PairCounters},
+};
+use crate::virtio::{interrupt::Interrupt, quiet::Quiet};
+
+/// Called with a sentence when an io-thread can't go on.
+pub type FaultHandler = Arc<dyn Fn(&str) + Send + Sync>;
+
+pub(super) struct Shared {
+    pub(super) name: String,
+    pub(super) link_up: AtomicBool,
+    /// The transport's, between DRIVER_OK and reset only: no interrupt may come at other times.
+    pub(super) interrupt: Mutex<Option<Interrupt>>,
+    /// One a queue pair.
+    pub(super) counters: Vec<Arc<PairCounters>>,
+    /// One a queue pair: what the back end said when its thread last ended.
+    pub(super) reports: Mutex<Vec<BackendReport>>,
+    pub(super) on_fault: FaultHandler,
+    pub(super) fault_lines: Quiet,
+    pub(super) carrier_lines: Quiet,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("name", &self.name)
+            .field("link_up", &self.link_up)
+            .field("counters", &self.counters)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A lock whose data is valid at every instant, so a panic elsewhere does not spoil it.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A handle on a running virtio-net device for the VMM's control loop.
+#[derive(Debug, Clone)]
+pub struct NetControl(pub(super) Arc<Shared>);
+
+impl NetControl {
+    /// The name that the device was given.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// Tells the guest that its link is up or down: the STATUS bit of the configuration space
+    /// (virtio 1.2, 5.1.4) and, if that changed, a configuration interrupt.
+    pub fn set_link(&self, up: bool) {
+        let interrupt = lock(&self.0.interrupt);
+        let was = self.0.link_up.swap(up, Ordering::Release);
+        if let Some(interrupt) = interrupt.as_ref().filter(|_| was != up) {
+            interrupt.config();
+        }
+    }
+
+    /// The counters of all queue pairs, added up.
+    pub fn counters(&self) -> NetCounters {
+        let pairs = self.0.counters.iter().map(|pair| pair.snapshot());
+        pairs.fold(NetCounters::default(), NetCounters::sum)
+    }
+
+    /// What each queue pair's back end reported when its thread last ended (at reset).
+    pub fn reports(&self) -> Vec<BackendReport> {
+        lock(&self.0.reports).clone()
+    }
+}
