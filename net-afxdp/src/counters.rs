@@ -27,7 +27,7 @@ pub struct Counters {
 }
 
 /// The kernel's counters of a socket (`XDP_STATISTICS`,
-/// Documentation/networking/af_xdp.rst). `None`: the kernel is older than 5.9.
+/// Documentation/networking/af_xdp.rst).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Statistics {
     /// Received frames that were dropped, for another reason than those below; longer than a chunk,
@@ -38,11 +38,11 @@ pub struct Statistics {
     /// Invalid descriptors in the tx ring.
     pub tx_invalid_descs: u64,
     /// Received frames that were dropped because the rx ring was full.
-    pub rx_ring_full: Option<u64>,
+    pub rx_ring_full: u64,
     /// Times that a frame was received and the fill ring was empty.
-    pub rx_fill_ring_empty_descs: Option<u64>,
+    pub rx_fill_ring_empty_descs: u64,
     /// Times that the kernel looked for a frame to send and found none.
-    pub tx_ring_empty_descs: Option<u64>,
+    pub tx_ring_empty_descs: u64,
 }
 
 /// Where the frames of a queue are. They add up: see [`is_balanced`](Self::is_balanced).

@@ -65,6 +65,8 @@ pub struct LinkMonitor {
     /// As of the last event; `None` when it is gone.
     state: Option<LinkState>,
     events: VecDeque<LinkEvent>,
+    /// Messages were lost: the outcome is to be asked for.
+    overrun: bool,
     buffer: Vec<u8>,
 }
 
@@ -80,13 +82,15 @@ impl LinkMonitor {
         changes.set_non_blocking(true)?;
         let mut asker = Asker::open()?;
         let state = Some(asker.ask(Which::Index(index))?.into());
+        let events = VecDeque::new();
         let buffer = Vec::with_capacity(MESSAGE_SPACE);
         Ok(Self {
             index,
             changes,
             asker,
             state,
-            events: VecDeque::new(),
+            events,
+            overrun: false,
             buffer,
         })
     }
@@ -110,10 +114,12 @@ impl LinkMonitor {
             match self.changes.recv(&mut self.buffer, 0) {
                 Ok(_) => self.read_messages(),
                 Err(error) => match error.raw_os_error() {
+                    Some(libc::EAGAIN) if self.overrun => self.catch_up()?,
                     Some(libc::EAGAIN) => return Ok(None),
                     Some(libc::EINTR) => {}
-                    // The kernel had more to say than the socket holds: ask for the outcome.
-                    Some(libc::ENOBUFS) => self.catch_up()?,
+                    // The kernel had more to say than the socket holds. What it holds is older
+                    // than what was lost, so that is read first.
+                    Some(libc::ENOBUFS) => self.overrun = true,
                     _ => return Err(error),
                 },
             }
@@ -152,6 +158,7 @@ impl LinkMonitor {
     }
 
     fn catch_up(&mut self) -> io::Result<()> {
+        self.overrun = false;
         match self.asker.ask(Which::Index(self.index)) {
             Ok(info) => self.changed(info.into()),
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => self.gone(),

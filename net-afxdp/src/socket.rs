@@ -22,6 +22,7 @@ use rustix::{
 
 use crate::{
     memlock::MemoryLimit,
+    netlink::{Asker, Which},
     ring::{Consumer, Descriptor, Layout, Producer},
     umem::{CHUNK_SIZE, Umem},
 };
@@ -197,7 +198,7 @@ impl Handle {
     /// Maps the rx and tx rings and binds. May be called again after it failed.
     fn bind(&mut self, binding: &Binding) -> io::Result<()> {
         // By name, since libxdp takes nothing else; looked up at the last moment, as names change.
-        let name = rustix::net::netdevice::index_to_name(self.as_fd(), binding.ifindex)?;
+        let name = Asker::open()?.ask(Which::Index(binding.ifindex))?.name;
         let name = CString::new(name)?;
         let copy = if binding.copy { libc::XDP_COPY } else { 0 };
         let config = xdp::xsk_socket_config {

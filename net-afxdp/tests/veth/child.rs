@@ -1,0 +1,93 @@
+//! Tests whose subject is the process: this binary runs itself again for one of them.
+
+use std::{
+    env,
+    io::{BufRead, BufReader},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use net_afxdp::{Port, PortConfig};
+use rustix::{
+    process::{Resource, Rlimit, setrlimit},
+    thread::{CapabilitySet, capabilities, set_capabilities},
+};
+
+const VARIABLE: &str = "NET_AFXDP_TEST_CHILD";
+
+/// What the child is to do, and with which interface.
+pub(crate) fn start(role: &str, interface: &str) -> Child {
+    Command::new(env::current_exe().unwrap())
+        .args(["--exact", "child::child", "--nocapture", "--test-threads=1"])
+        .env(VARIABLE, format!("{role} {interface}"))
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+/// The child's line that starts with `>`.
+pub(crate) fn line(child: &mut Child) -> String {
+    let output = BufReader::new(child.stdout.take().unwrap());
+    let mut lines = output.lines().map_while(Result::ok);
+    let line = lines.find_map(|line| line.strip_prefix("> ").map(str::to_owned));
+    // Read to the end elsewhere, so that the child never waits for us.
+    std::thread::spawn(move || lines.for_each(drop));
+    line.expect("a line from the child")
+}
+
+/// Runs in the child only.
+#[test]
+fn child() {
+    let Ok(task) = env::var(VARIABLE) else { return };
+    let (role, interface) = task.split_once(' ').unwrap();
+    let config = PortConfig {
+        ifname: interface.to_owned(),
+        ..PortConfig::default()
+    };
+    match role {
+        "hold" => {
+            let port = Port::open(&config).unwrap();
+            println!("\n> open in {} mode", port.mode());
+            std::thread::sleep(Duration::from_secs(600));
+            drop(port);
+        }
+        "exit" => {
+            let port = Port::open(&config).unwrap();
+            println!("\n> open in {} mode", port.mode());
+            // No destructor runs.
+            std::process::exit(0);
+        }
+        "little-memory" => {
+            let limit = Some(64 << 10);
+            setrlimit(
+                Resource::Memlock,
+                Rlimit {
+                    current: limit,
+                    maximum: limit,
+                },
+            )
+            .unwrap();
+            drop_capability(CapabilitySet::IPC_LOCK);
+            println!("\n> {}", Port::open(&config).unwrap_err());
+        }
+        "no-bpf" => {
+            drop_capability(
+                CapabilitySet::SYS_ADMIN | CapabilitySet::BPF | CapabilitySet::NET_ADMIN,
+            );
+            println!("\n> {}", Port::open(&config).unwrap_err());
+        }
+        "no-raw" => {
+            drop_capability(CapabilitySet::NET_RAW);
+            println!("\n> {}", Port::open(&config).unwrap_err());
+        }
+        _ => panic!("{role}?"),
+    }
+}
+
+fn drop_capability(which: CapabilitySet) {
+    let mut sets = capabilities(None).unwrap();
+    sets.effective -= which;
+    sets.permitted -= which;
+    sets.inheritable -= which;
+    set_capabilities(None, sets).unwrap();
+}

@@ -1,0 +1,14 @@
+//! The client on real veth pairs. Needs root; says so and passes without.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a panic is the failure report, in the helpers of the tests, too"
+)]
+
+mod child;
+mod life;
+mod link;
+mod net;
+mod packet;
+mod refusals;
+mod traffic;

@@ -1,0 +1,82 @@
+#![expect(
+    unsafe_code,
+    reason = "moves the test's thread into a network namespace of its own"
+)]
+//! A network namespace and a veth pair for one test.
+
+use std::{
+    process::Command,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use net_afxdp::Interface;
+
+/// A veth pair in a network namespace that only the calling thread is in, and the children that it
+/// starts. It goes away with them, also when the test is killed.
+pub(crate) struct Net {
+    /// The end that the tests open.
+    pub(crate) near: String,
+    /// The other end.
+    pub(crate) far: String,
+}
+
+impl Net {
+    /// Both ends up, with that many queues. `None`, and a line that says so: not root.
+    pub(crate) fn with_queues(queues: u32) -> Option<Self> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        if !rustix::process::geteuid().is_root() {
+            let test = std::thread::current().name().unwrap_or("?").to_owned();
+            eprintln!("SKIPPED {test}: making a network namespace needs root");
+            return None;
+        }
+        // SAFETY: affects the calling thread alone.
+        let result = unsafe { libc::unshare(libc::CLONE_NEWNET) };
+        assert_eq!(result, 0, "unshare: {}", std::io::Error::last_os_error());
+        // No router solicitations among the test's frames.
+        let _ = std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1");
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = |end| format!("rwx{end}{}-{number}", std::process::id() % 100_000);
+        let net = Self {
+            near: name('n'),
+            far: name('f'),
+        };
+        let (near, far) = (&net.near, &net.far);
+        let count = format!("numrxqueues {queues} numtxqueues {queues}");
+        ip(&format!(
+            "link add {near} {count} type veth peer name {far} {count}"
+        ));
+        ip(&format!("link set dev {near} up"));
+        ip(&format!("link set dev {far} up"));
+        Some(net)
+    }
+
+    /// Both ends up, with one queue.
+    pub(crate) fn new() -> Option<Self> {
+        Self::with_queues(1)
+    }
+
+    /// The near end as it is now.
+    pub(crate) fn interface(&self) -> Interface {
+        Interface::by_name(&self.near).unwrap()
+    }
+}
+
+impl Drop for Net {
+    fn drop(&mut self) {
+        // It may have been deleted or renamed by the test; the namespace takes the rest along.
+        let _ = Command::new("ip").args(["link", "del", &self.far]).output();
+    }
+}
+
+/// Runs `ip` with these words.
+pub(crate) fn ip(words: &str) {
+    let output = Command::new("ip")
+        .args(words.split_whitespace())
+        .output()
+        .expect("ip (iproute2)");
+    assert!(
+        output.status.success(),
+        "ip {words}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}

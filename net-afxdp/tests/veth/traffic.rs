@@ -1,0 +1,422 @@
+//! Frames in and out, by content, in both modes.
+
+use std::{
+    ops::ControlFlow,
+    os::fd::AsFd,
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Instant,
+};
+
+use net_afxdp::{AttachMode, Port, PortConfig, Queue, SendError};
+use rustix::event::PollFlags;
+
+use crate::{
+    net::{Net, ip},
+    packet::{PATIENCE, Packet, Random, frame, wait},
+};
+
+const MODES: [AttachMode; 2] = [AttachMode::Native, AttachMode::Skb];
+
+pub(crate) fn config(ifname: &str) -> PortConfig {
+    PortConfig {
+        ifname: ifname.to_owned(),
+        ..PortConfig::default()
+    }
+}
+
+/// Opens the interface's first queue.
+pub(crate) fn open(config: &PortConfig) -> (Port, Queue) {
+    let mut port = Port::open(config).unwrap_or_else(|error| panic!("{error}"));
+    let queue = port.take_queues().remove(0);
+    (port, queue)
+}
+
+/// Receives until `count` frames are there.
+pub(crate) fn receive(queue: &mut Queue, count: usize) -> Vec<Vec<u8>> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut frames = Vec::new();
+    while frames.len() < count && Instant::now() < deadline {
+        let taken = queue.receive(count - frames.len(), |fragments| {
+            frames.push(fragments.concat());
+            ControlFlow::Continue(())
+        });
+        if taken == 0 {
+            wait(queue.as_fd(), PollFlags::IN);
+        }
+    }
+    frames
+}
+
+/// Queues a frame.
+pub(crate) fn send(queue: &mut Queue, frame: &[u8]) -> Result<(), SendError> {
+    queue.send(frame.len(), |bytes| bytes.copy_from_slice(frame))
+}
+
+/// Lengths to try: the shortest that are padded nowhere, odd ones, the longest of an MTU of 1500.
+fn lengths() -> impl Iterator<Item = usize> {
+    [18, 60, 61, 64, 65, 127, 128, 1000, 1513, 1514]
+        .into_iter()
+        .cycle()
+}
+
+#[test]
+fn what_arrives_is_received_whole_and_in_order() {
+    let Some(net) = Net::new() else { return };
+    for mode in MODES {
+        let (port, mut queue) = open(&PortConfig {
+            mode: Some(mode),
+            ..config(&net.near)
+        });
+        assert_eq!(port.mode(), mode);
+        assert!(!queue.zero_copy());
+        let far = Packet::open(&net.far);
+        for (number, length) in (0..500).zip(lengths()) {
+            far.send(&frame(number, length)).unwrap();
+            if number % 50 == 49 {
+                let got = receive(&mut queue, 50);
+                let sent: Vec<_> = (number - 49..)
+                    .zip(lengths())
+                    .take(50)
+                    .map(|(n, l)| frame(n, l))
+                    .collect();
+                assert!(
+                    got == sent,
+                    "{mode}: up to frame {number}: {} came",
+                    got.len()
+                );
+            }
+        }
+        assert_eq!(queue.counters().rx_packets, 500);
+        assert_eq!(queue.counters().invalid_descriptors, 0);
+        assert!(queue.accounting().is_balanced(), "{:?}", queue.accounting());
+    }
+}
+
+#[test]
+fn what_is_sent_arrives_whole_and_in_order() {
+    let Some(net) = Net::new() else { return };
+    for mode in MODES {
+        let (_port, mut queue) = open(&PortConfig {
+            mode: Some(mode),
+            ..config(&net.near)
+        });
+        let far = Packet::open(&net.far);
+        for (number, length) in (0..500).zip(lengths()) {
+            send(&mut queue, &frame(number, length)).unwrap();
+            if number % 50 == 49 {
+                assert!(far.try_receive().is_none(), "sent before flush");
+                queue.flush().unwrap();
+                for (number, length) in (number - 49..=number).zip(lengths()) {
+                    let got = far.receive().expect("a frame");
+                    assert!(got == frame(number, length), "{mode}: frame {number}");
+                }
+            }
+        }
+        let counters = queue.counters();
+        assert_eq!((counters.tx_packets, counters.tx_lost), (500, 0));
+        assert_eq!(queue.statistics().unwrap().tx_invalid_descs, 0);
+        assert!(queue.accounting().is_balanced(), "{:?}", queue.accounting());
+    }
+}
+
+#[test]
+fn a_burst_longer_than_the_kernels_budget_is_sent_by_one_flush() {
+    let Some(net) = Net::new() else { return };
+    let (_port, mut queue) = open(&config(&net.near));
+    let far = Packet::open(&net.far);
+    assert_eq!(queue.room(), 2048);
+    for number in 0..2048 {
+        send(&mut queue, &frame(number, 64)).unwrap();
+    }
+    assert_eq!(queue.room(), 0);
+    assert_eq!(send(&mut queue, &frame(0, 64)), Err(SendError::Full));
+    queue.flush().unwrap();
+    for number in 0..2048 {
+        assert!(
+            far.receive().as_deref() == Some(&frame(number, 64)),
+            "frame {number}"
+        );
+    }
+    assert_eq!(queue.room(), 2048);
+}
+
+#[test]
+fn two_ports_talk_to_each_other() {
+    let Some(net) = Net::new() else { return };
+    let (_near, mut near) = open(&config(&net.near));
+    let (_far, mut far) = open(&config(&net.far));
+    for round in 0..100 {
+        let frames: Vec<_> = (0..200)
+            .map(|n| frame(round * 1000 + n, 60 + n as usize))
+            .collect();
+        frames
+            .iter()
+            .for_each(|frame| send(&mut near, frame).unwrap());
+        near.flush().unwrap();
+        assert!(receive(&mut far, 200) == frames, "round {round}");
+        frames
+            .iter()
+            .for_each(|frame| send(&mut far, frame).unwrap());
+        far.flush().unwrap();
+        assert!(receive(&mut near, 200) == frames, "round {round}");
+    }
+    assert!(near.accounting().is_balanced() && far.accounting().is_balanced());
+}
+
+#[test]
+fn a_frame_that_is_not_taken_stays() {
+    let Some(net) = Net::new() else { return };
+    let (_port, mut queue) = open(&config(&net.near));
+    let far = Packet::open(&net.far);
+    for number in 0..10 {
+        far.send(&frame(number, 100)).unwrap();
+    }
+    assert_eq!(receive(&mut queue, 3).len(), 3);
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        let taken = queue.receive(usize::MAX, |fragments| {
+            seen.push(fragments.concat());
+            ControlFlow::Break(())
+        });
+        assert_eq!(taken, 0);
+    }
+    assert!(seen.iter().all(|bytes| *bytes == frame(3, 100)));
+    assert_eq!(queue.accounting().rx, 7);
+    let rest = receive(&mut queue, 7);
+    assert!(rest == (3..10).map(|number| frame(number, 100)).collect::<Vec<_>>());
+    assert!(queue.accounting().is_balanced());
+}
+
+#[test]
+fn a_budget_is_kept_and_the_rest_can_be_discarded() {
+    let Some(net) = Net::new() else { return };
+    let (_port, mut queue) = open(&config(&net.near));
+    let far = Packet::open(&net.far);
+    for number in 0..20 {
+        far.send(&frame(number, 100)).unwrap();
+    }
+    let deadline = Instant::now() + PATIENCE;
+    while queue.accounting().rx < 20 && Instant::now() < deadline {
+        wait(queue.as_fd(), PollFlags::IN);
+    }
+    assert_eq!(queue.receive(0, |_| ControlFlow::Continue(())), 0);
+    assert_eq!(queue.receive(5, |_| ControlFlow::Continue(())), 5);
+    assert_eq!(queue.discard(), 15);
+    assert_eq!(queue.discard(), 0);
+    let counters = queue.counters();
+    assert_eq!(
+        (
+            counters.rx_packets,
+            counters.rx_bytes,
+            counters.rx_discarded
+        ),
+        (5, 500, 15)
+    );
+    assert!(queue.accounting().is_balanced());
+}
+
+#[test]
+fn a_panic_loses_no_frame() {
+    let Some(net) = Net::new() else { return };
+    let (_port, mut queue) = open(&PortConfig {
+        frames: 64,
+        ..config(&net.near)
+    });
+    let far = Packet::open(&net.far);
+    for number in 0..100 {
+        far.send(&frame(number, 100)).unwrap();
+        wait(queue.as_fd(), PollFlags::IN);
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            queue.receive(1, |_| panic!("expected: in a receive of the test"));
+        }));
+        assert!(result.is_err(), "frame {number} did not come");
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            queue.send(100, |_| panic!("expected: in a send of the test"))
+        }));
+        assert!(result.is_err());
+    }
+    queue.flush().unwrap();
+    let accounting = queue.accounting();
+    assert!(accounting.is_balanced(), "{accounting:?}");
+    assert_eq!((accounting.free, accounting.tx), (32, 0));
+    assert!(
+        far.try_receive().is_none(),
+        "a frame whose making panicked was sent"
+    );
+}
+
+#[test]
+fn a_starved_fill_ring_is_counted_and_recovers() {
+    let Some(net) = Net::new() else { return };
+    for mode in MODES {
+        let config = PortConfig {
+            frames: 64,
+            mode: Some(mode),
+            ..config(&net.near)
+        };
+        let (_port, mut queue) = open(&config);
+        let far = Packet::open(&net.far);
+        for number in 0..200 {
+            far.send(&frame(number, 100)).unwrap();
+        }
+        let got = receive(&mut queue, 32);
+        assert!(
+            got == (0..32).map(|number| frame(number, 100)).collect::<Vec<_>>(),
+            "{mode}"
+        );
+        let statistics = queue.statistics().unwrap();
+        let starved = statistics.rx_fill_ring_empty_descs;
+        assert!(starved + statistics.rx_dropped > 0, "{statistics:?}");
+
+        for number in 300..320 {
+            far.send(&frame(number, 100)).unwrap();
+        }
+        let got = receive(&mut queue, 20);
+        assert!(
+            got == (300..320)
+                .map(|number| frame(number, 100))
+                .collect::<Vec<_>>(),
+            "{mode}"
+        );
+        assert!(queue.accounting().is_balanced());
+    }
+}
+
+#[test]
+fn frames_of_impossible_lengths_are_refused() {
+    let Some(net) = Net::new() else { return };
+    let (_port, mut queue) = open(&config(&net.near));
+    for (length, error) in [
+        (0, SendError::TooShort),
+        (13, SendError::TooShort),
+        (4097, SendError::TooLong),
+        (usize::MAX, SendError::TooLong),
+    ] {
+        assert_eq!(
+            queue.send(length, |_| unreachable!()),
+            Err(error),
+            "{length}"
+        );
+    }
+    assert_eq!(queue.max_frame(), 4096);
+    assert_eq!(queue.counters().tx_packets, 0);
+}
+
+#[test]
+fn frames_over_the_mtu_are_lost_and_counted_and_the_rest_goes() {
+    let Some(net) = Net::new() else { return };
+    let (_port, mut queue) = open(&config(&net.near));
+    let far = Packet::open(&net.far);
+    for number in 0..100 {
+        send(
+            &mut queue,
+            &frame(number, if number % 2 == 0 { 100 } else { 3000 }),
+        )
+        .unwrap();
+    }
+    queue.flush().unwrap();
+    for number in (0..100).step_by(2) {
+        assert!(
+            far.receive().as_deref() == Some(&frame(number, 100)),
+            "frame {number}"
+        );
+    }
+    assert_eq!(queue.counters().tx_lost, 50);
+    let accounting = queue.accounting();
+    assert_eq!(
+        accounting.free + accounting.completion,
+        2048,
+        "{accounting:?}"
+    );
+}
+
+#[test]
+fn with_the_peer_down_frames_are_lost_and_counted() {
+    let Some(net) = Net::new() else { return };
+    let (_port, mut queue) = open(&config(&net.near));
+    ip(&format!("link set dev {} down", net.far));
+    for number in 0..100 {
+        send(&mut queue, &frame(number, 100)).unwrap();
+    }
+    queue.flush().unwrap();
+    assert_eq!(queue.counters().tx_lost, 100);
+    assert_eq!(queue.accounting().tx, 0);
+    ip(&format!("link set dev {} up", net.far));
+    let far = Packet::open(&net.far);
+    send(&mut queue, &frame(7, 100)).unwrap();
+    queue.flush().unwrap();
+    assert!(far.receive().as_deref() == Some(&frame(7, 100)));
+}
+
+#[test]
+fn a_received_frame_shows_nothing_of_others() {
+    let Some(net) = Net::new() else { return };
+    let (_port, mut queue) = open(&PortConfig {
+        frames: 64,
+        ..config(&net.near)
+    });
+    let far = Packet::open(&net.far);
+    // Each chunk had a long frame before it gets a short one.
+    for number in 0..96 {
+        far.send(&frame(number, if number < 64 { 1514 } else { 18 }))
+            .unwrap();
+        let got = receive(&mut queue, 1);
+        assert_eq!(
+            got.first().map(Vec::len),
+            Some(if number < 64 { 1514 } else { 18 })
+        );
+    }
+}
+
+#[test]
+fn under_a_random_load_every_frame_is_accounted_for() {
+    let Some(net) = Net::new() else { return };
+    let (_port, mut queue) = open(&PortConfig {
+        frames: 128,
+        ..config(&net.near)
+    });
+    let far = Packet::open(&net.far);
+    let mut random = Random::new(7);
+    for step in 0..20_000 {
+        match random.below(8) {
+            0..=1 => {
+                let _ = far.send(&frame(step, 18 + random.below(1400)));
+            }
+            2..=3 => {
+                let _ = send(&mut queue, &frame(step, 18 + random.below(3000)));
+            }
+            4 => queue.flush().unwrap(),
+            5 => {
+                let mut left = random.below(20);
+                queue.receive(random.below(100), |_| {
+                    left = left.saturating_sub(1);
+                    if left == 0 {
+                        ControlFlow::Break(())
+                    } else {
+                        ControlFlow::Continue(())
+                    }
+                });
+            }
+            6 => {
+                let _ = queue.room();
+            }
+            _ => {
+                if random.below(50) == 0 {
+                    queue.discard();
+                }
+                while far.try_receive().is_some() {}
+            }
+        }
+        let accounting = queue.accounting();
+        assert!(accounting.is_balanced(), "step {step}: {accounting:?}");
+        assert_eq!(accounting.total, 128);
+    }
+    queue.flush().unwrap();
+    queue.discard();
+    let counters = queue.counters();
+    assert_eq!(counters.invalid_descriptors, 0);
+    assert!(
+        counters.tx_packets > 1000 && counters.rx_packets > 1000,
+        "{counters:?}"
+    );
+}
