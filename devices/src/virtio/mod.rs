@@ -4,12 +4,16 @@
 //! *configured* queues. DRIVER_OK turns them into *live* queues and hands them to the device in an
 //! [`Activation`]; reset stops the device, which ends its threads before it returns.
 
+pub mod blk;
 pub mod interrupt;
 pub mod mmio;
 pub mod net;
 pub mod queue;
 mod quiet;
+mod requests;
+pub mod rng;
 pub mod state;
+pub mod worker;
 
 use std::sync::Arc;
 

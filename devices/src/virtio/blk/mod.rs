@@ -1,0 +1,159 @@
+//! virtio-blk (virtio 1.2, section 5.2) on a raw image file or a block device.
+//!
+//! One queue, one thread. Data moves straight between the host's page cache and guest memory
+//! (`preadv`, `pwritev`). Every request gets a status; only a chain that has no place for one
+//! breaks the queue.
+
+mod error;
+mod image;
+mod lock;
+mod request;
+mod sys;
+mod wire;
+
+use std::{fmt, path::Path, sync::Arc};
+
+use virtio_bindings::virtio_blk::{
+    VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_RO,
+    VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_WRITE_ZEROES,
+};
+
+use super::{
+    ActivateError, Activation, VirtioDevice,
+    quiet::Quiet,
+    requests::Worker,
+    worker::{OnFault, WorkerThread, log_fault},
+};
+pub use error::BlkError;
+use image::Image;
+use request::{Disk, MAX_RANGE};
+use wire::{Config, SECTOR, SECTOR_LEN};
+
+/// Device ID of a block device (virtio 1.2, section 5).
+const DEVICE_ID: u32 = 2;
+const QUEUE_SIZE: u16 = 256;
+/// Most data descriptors of a request: what a full ring leaves beside header and status.
+const SEG_MAX: u32 = QUEUE_SIZE as u32 - 2;
+const FLUSH: u64 = 1 << VIRTIO_BLK_F_FLUSH;
+
+/// A disk.
+pub struct BlkDevice {
+    name: String,
+    image: Arc<Image>,
+    on_fault: OnFault,
+    faults: Arc<Quiet>,
+    errors: Arc<Quiet>,
+    worker: Option<WorkerThread<()>>,
+}
+
+impl BlkDevice {
+    /// Opens a raw image (a regular file or a block device) and locks it: others may have it open
+    /// as well only if all of them just read. Named `blk0`.
+    ///
+    /// A size that is no multiple of 512 is rounded up: the missing bytes read as zeros, and a
+    /// write to the last sector makes the file longer. (QEMU does the same.)
+    ///
+    /// # Errors
+    /// See [`BlkError`].
+    pub fn open(path: &Path, read_only: bool) -> Result<Self, BlkError> {
+        Ok(Self {
+            name: "blk0".to_owned(),
+            image: Arc::new(Image::open(path, read_only)?),
+            on_fault: log_fault(),
+            faults: Arc::default(),
+            errors: Arc::default(),
+            worker: None,
+        })
+    }
+
+    /// Sets the name of the disk's thread, which is also its name in the log.
+    #[must_use]
+    pub fn named(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Sets who is told when the disk's thread dies.
+    #[must_use]
+    pub fn on_fault(mut self, on_fault: OnFault) -> Self {
+        self.on_fault = on_fault;
+        self
+    }
+
+    /// Size of the disk in bytes, as the guest sees it.
+    pub fn size(&self) -> u64 {
+        self.image.sectors().saturating_mul(SECTOR)
+    }
+
+    fn config(&self) -> Config {
+        let range = |offered| if offered { MAX_RANGE } else { 0 };
+        Config {
+            capacity: self.image.sectors(),
+            seg_max: SEG_MAX,
+            blk_size: SECTOR_LEN.into(),
+            max_discard_sectors: range(self.image.discards()),
+            max_write_zeroes_sectors: range(self.image.zeroes()),
+        }
+    }
+}
+
+impl fmt::Debug for BlkDevice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BlkDevice")
+            .field("name", &self.name)
+            .field("image", &self.image)
+            .finish_non_exhaustive()
+    }
+}
+
+impl VirtioDevice for BlkDevice {
+    fn device_id(&self) -> u32 {
+        DEVICE_ID
+    }
+
+    fn features(&self) -> u64 {
+        let optional = |offered, bit: u32| u64::from(offered) << bit;
+        1 << VIRTIO_BLK_F_SEG_MAX
+            | 1 << VIRTIO_BLK_F_BLK_SIZE
+            | FLUSH
+            | optional(self.image.is_read_only(), VIRTIO_BLK_F_RO)
+            | optional(self.image.discards(), VIRTIO_BLK_F_DISCARD)
+            | optional(self.image.zeroes(), VIRTIO_BLK_F_WRITE_ZEROES)
+    }
+
+    fn queue_max_sizes(&self) -> &[u16] {
+        &[QUEUE_SIZE]
+    }
+
+    fn read_config(&self, offset: u64, data: &mut [u8]) {
+        self.config().read(offset, data);
+    }
+
+    fn activate(&mut self, mut activation: Activation) -> Result<(), ActivateError> {
+        let queue = activation.queues.get_mut(0).and_then(Option::take);
+        let queue = queue.ok_or(ActivateError::QueueMissing(0))?;
+        let disk = Disk {
+            name: self.name.clone(),
+            image: Arc::clone(&self.image),
+            write_through: activation.features & FLUSH == 0,
+            errors: Arc::clone(&self.errors),
+        };
+        let worker = Worker {
+            name: self.name.clone(),
+            faults: Arc::clone(&self.faults),
+            on_fault: Arc::clone(&self.on_fault),
+            handler: disk,
+        };
+        let what = "start the thread of the disk";
+        let worker = worker
+            .spawn(queue, activation.interrupt)
+            .map_err(|source| ActivateError::System { what, source })?;
+        self.worker = Some(worker);
+        Ok(())
+    }
+
+    fn reset(&mut self) {
+        // Stops and joins.
+        self.worker = None;
+    }
+}
