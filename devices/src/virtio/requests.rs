@@ -63,7 +63,7 @@ impl<H: RequestHandler> Worker<H> {
         self,
         queue: ActiveQueue,
         interrupt: Interrupt,
-    ) -> io::Result<WorkerThread<()>> {
+    ) -> io::Result<WorkerThread> {
         let stop = StopSignal::new()?;
         let name = self.name.clone();
         let on_fault = Arc::clone(&self.on_fault);

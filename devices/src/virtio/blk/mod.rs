@@ -43,7 +43,7 @@ pub struct BlkDevice {
     on_fault: OnFault,
     faults: Arc<Quiet>,
     errors: Arc<Quiet>,
-    worker: Option<WorkerThread<()>>,
+    worker: Option<WorkerThread>,
 }
 
 impl BlkDevice {

@@ -30,7 +30,7 @@ pub struct RngDevice {
     name: String,
     on_fault: OnFault,
     faults: Arc<Quiet>,
-    worker: Option<WorkerThread<()>>,
+    worker: Option<WorkerThread>,
 }
 
 impl RngDevice {
