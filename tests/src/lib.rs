@@ -1,6 +1,23 @@
 //! Whole-system tests: the `ringwire` program with real guests on real wires.
 //!
-//! The tests themselves are in `tests/`, behind the feature `guests`; `make test` builds what they need and runs them
-//! on a KVM that can boot Linux. Here is what they are made of.
+//! The tests themselves are in `tests/system/`, behind the feature `guests`; `make test` builds what they need and runs
+//! them on a KVM that can boot Linux. Here is what they are made of.
+//!
+//! ```no_run
+//! use ringwire_tests::{Guest, Options, Wire};
+//!
+//! let wire = Wire::new();
+//! let mut guest = Guest::boot(Options::new().on(&wire));
+//! guest.ok(&format!("ping -c 3 {}", Wire::PEER));
+//! assert!(guest.power_off().success());
+//! ```
 
+mod console;
+mod guest;
+mod setup;
+mod wire;
 pub mod wirecheck;
+
+pub use guest::{Guest, Options, Output};
+pub use setup::{Setup, TempDir};
+pub use wire::{Background, Wire};

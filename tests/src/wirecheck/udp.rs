@@ -1,7 +1,7 @@
 //! Numbered UDP datagrams of many sizes in one direction. Loss is counted, wrong content is an error.
 //!
 //! A datagram is its number (8 bytes, big endian) and then bytes of the pattern; size and content follow from seed and
-//! number, so that the receiver knows both. The end is a datagram numbered [`END`] that holds the count; it is repeated
+//! number, so that the receiver knows both. The end is a datagram with the highest number that holds the count; it is repeated
 //! until the receiver answers with its [`Report`].
 
 use std::fmt;

@@ -1,0 +1,91 @@
+//! What `tests/build-system-tests` made, and places to write to.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Paths of what the tests need, from the environment that `tests/build-system-tests` describes.
+#[derive(Debug)]
+pub struct Setup;
+
+impl Setup {
+    /// The `ringwire` program.
+    #[must_use]
+    pub fn ringwire() -> PathBuf {
+        path("RINGWIRE_BIN")
+    }
+
+    /// Debian's kernel as it comes, a bzImage.
+    #[must_use]
+    pub fn bzimage() -> PathBuf {
+        path("RINGWIRE_KERNEL")
+    }
+
+    /// The same kernel as uncompressed ELF, which boots through its PVH entry.
+    #[must_use]
+    pub fn vmlinux() -> PathBuf {
+        path("RINGWIRE_VMLINUX")
+    }
+
+    /// The test guest, of `tests/guest/make-initramfs`.
+    #[must_use]
+    pub fn initrd() -> PathBuf {
+        path("RINGWIRE_INITRD")
+    }
+
+    /// The `wirecheck` program, for this side of the wire; the guest has it in its `/bin`.
+    #[must_use]
+    pub fn wirecheck() -> PathBuf {
+        path("RINGWIRE_WIRECHECK")
+    }
+}
+
+fn path(variable: &str) -> PathBuf {
+    env::var_os(variable)
+        .unwrap_or_else(|| panic!("{variable} is not set; run these tests with 'make test'"))
+        .into()
+}
+
+/// A number that no other object of this process got, for names.
+pub(crate) fn serial() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// A directory that is removed when dropped.
+#[derive(Debug)]
+pub struct TempDir(PathBuf);
+
+impl TempDir {
+    /// Makes it, under the system's directory for such.
+    ///
+    /// # Panics
+    /// When it can't be made.
+    #[must_use]
+    pub fn new() -> Self {
+        let path = env::temp_dir().join(format!("ringwire-test-{}-{}", process::id(), serial()));
+        fs::create_dir(&path)
+            .unwrap_or_else(|error| panic!("making {} failed: {error}", path.display()));
+        Self(path)
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Default for TempDir {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for TempDir {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}

@@ -1,0 +1,207 @@
+//! A veth pair between two network namespaces: one for the VMM, one for the far end.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{self, Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::setup::serial;
+
+/// The wire. Dropping it removes both namespaces and with them the interfaces.
+#[derive(Debug)]
+pub struct Wire {
+    vmm: String,
+    peer: String,
+}
+
+impl Wire {
+    /// The interface that the VMM opens.
+    pub const IFNAME: &str = "wire0";
+    /// The interface of the far end.
+    pub const PEER_IFNAME: &str = "peer0";
+    /// The far end's address.
+    pub const PEER: &str = "10.78.0.1";
+    /// The address that a guest gets by [`Options::on`](crate::Options::on).
+    pub const GUEST: &str = "10.78.0.2";
+
+    /// Makes the namespaces and the pair, with both ends up.
+    ///
+    /// # Panics
+    /// When `ip` or `ethtool` fails; that needs root.
+    #[must_use]
+    pub fn new() -> Self {
+        let name = format!("rwt{}-{}", process::id(), serial());
+        let wire = Self {
+            vmm: format!("{name}-vmm"),
+            peer: format!("{name}-peer"),
+        };
+        let (near, far) = (Self::IFNAME, Self::PEER_IFNAME);
+        must(Command::new("ip").args(["netns", "add", &wire.vmm]));
+        must(Command::new("ip").args(["netns", "add", &wire.peer]));
+        wire.near(&format!(
+            "ip link add {near} type veth peer name {far} netns {}",
+            wire.peer
+        ));
+        wire.near(&format!("ip link set {near} addrgenmode none up"));
+        wire.far("ip link set lo up");
+        wire.far(&format!("ip address add {}/24 dev {far}", Self::PEER));
+        wire.far(&format!("ip link set {far} up"));
+        // The kernel leaves checksums unfinished on veth. An AF_XDP socket is not told which are, so that the far end
+        // must finish them itself.
+        wire.far(&format!("ethtool -K {far} tx off"));
+        wire
+    }
+
+    /// Runs a command (words, no quoting) in the VMM's namespace and returns what it printed.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn near(&self, command: &str) -> String {
+        must(&mut in_namespace(&self.vmm, command))
+    }
+
+    /// Runs a command (words, no quoting) in the far end's namespace and returns what it printed.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn far(&self, command: &str) -> String {
+        must(&mut in_namespace(&self.peer, command))
+    }
+
+    /// Starts a command (words, no quoting) in the far end's namespace.
+    ///
+    /// # Panics
+    /// When it can't be started.
+    #[must_use]
+    pub fn far_background(&self, command: &str) -> Background {
+        Background::start(in_namespace(&self.peer, command))
+    }
+
+    /// A command that runs `program` in the VMM's namespace; `ip` becomes `program`, so that the process id is its.
+    #[must_use]
+    pub fn vmm_command(&self, program: &Path) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.vmm]).arg(program);
+        command
+    }
+
+    /// Whether an XDP program is on the VMM's interface.
+    #[must_use]
+    pub fn has_program(&self) -> bool {
+        self.near(&format!("ip -details link show {}", Self::IFNAME))
+            .contains("prog/xdp")
+    }
+}
+
+impl Default for Wire {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        for name in [&self.vmm, &self.peer] {
+            let _ = Command::new("ip").args(["netns", "delete", name]).status();
+        }
+    }
+}
+
+fn in_namespace(name: &str, words: &str) -> Command {
+    let mut command = Command::new("ip");
+    command
+        .args(["netns", "exec", name])
+        .args(words.split_whitespace());
+    command
+}
+
+/// Runs to the end, and returns what was printed.
+fn must(command: &mut Command) -> String {
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "{command:?} failed ({}): {text}{complaint}",
+        output.status
+    );
+    text
+}
+
+/// A program that runs beside the test, and is killed when dropped.
+#[derive(Debug)]
+pub struct Background {
+    child: Child,
+    what: String,
+    output: Option<BufReader<process::ChildStdout>>,
+}
+
+impl Background {
+    fn start(mut command: Command) -> Self {
+        let what = format!("{command:?}");
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = command
+            .spawn()
+            .unwrap_or_else(|error| panic!("{what}: {error}"));
+        let output = child.stdout.take().map(BufReader::new);
+        Self {
+            child,
+            what,
+            output,
+        }
+    }
+
+    /// Waits until it has printed a line that contains `text`.
+    ///
+    /// # Panics
+    /// When its output ends before.
+    #[must_use]
+    pub fn after_line(mut self, text: &str) -> Self {
+        let output = self.output.as_mut().expect("output is piped");
+        let mut line = String::new();
+        while !line.contains(text) {
+            line.clear();
+            let length = output.read_line(&mut line).unwrap_or(0);
+            assert!(length > 0, "{} ended without saying '{text}'", self.what);
+        }
+        self
+    }
+
+    /// Waits for its end and returns what it printed after that.
+    ///
+    /// # Panics
+    /// When it fails, or lasts longer than `limit`.
+    pub fn finish(mut self, limit: Duration) -> String {
+        let deadline = Instant::now() + limit;
+        let mut output = self.output.take().expect("output is piped");
+        let reader = thread::spawn(move || {
+            let mut text = String::new();
+            let _ = output.read_to_string(&mut text);
+            text
+        });
+        loop {
+            if let Some(status) = self.child.try_wait().expect("it is our child") {
+                let text = reader.join().unwrap_or_default();
+                assert!(status.success(), "{} failed ({status}): {text}", self.what);
+                return text;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "{} did not end in {limit:?}",
+                self.what
+            );
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

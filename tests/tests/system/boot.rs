@@ -1,0 +1,76 @@
+//! The guest comes up with what the command line says.
+
+use ringwire_tests::{Guest, Options, Setup};
+
+/// What the guest's kernel calls its memory, in MiB.
+fn memory_mib(guest: &mut Guest) -> u64 {
+    let text = guest.ok("sed -n 's/^MemTotal: *\\([0-9]*\\) kB/\\1/p' /proc/meminfo");
+    text.trim().parse::<u64>().expect("a number of KiB") / 1024
+}
+
+#[test]
+fn a_bzimage_boots_and_powers_off() {
+    let mut guest = Guest::boot(Options::new().kernel(Setup::bzimage()));
+    assert!(guest.ok("uname -m").contains("x86_64"));
+    let status = guest.power_off();
+    assert!(status.success(), "{status}: {}", guest.log());
+}
+
+#[test]
+fn an_elf_kernel_boots_through_pvh_and_has_its_devices() {
+    let mut guest = Guest::boot(Options::new());
+    // A clean boot: no oops, no warning with a trace.
+    assert_eq!(
+        guest
+            .run("dmesg | grep -E 'BUG:|WARNING:|Oops|Call Trace'")
+            .status,
+        1,
+        "{}",
+        guest.transcript()
+    );
+    assert_eq!(guest.ok("head -c 64 /dev/hwrng | wc -c").trim(), "64");
+    assert!(guest.power_off().success());
+}
+
+#[test]
+fn as_many_cpus_as_asked_for() {
+    for cpus in 1..=2 {
+        let mut guest = Guest::boot(Options::new().cpus(cpus));
+        assert_eq!(guest.ok("nproc").trim(), cpus.to_string());
+        assert_eq!(
+            guest.ok("grep -c ^processor /proc/cpuinfo").trim(),
+            cpus.to_string()
+        );
+        assert!(guest.power_off().success());
+    }
+}
+
+#[test]
+fn memory_small_and_across_the_hole_below_4_gib() {
+    // The kernel's own share is taken off: 8G needs 128 MiB for page structures alone.
+    for (size, least, most) in [("128M", 64, 128), ("512M", 400, 512), ("8G", 7600, 8192)] {
+        let mut guest = Guest::boot(Options::new().memory(size));
+        let seen = memory_mib(&mut guest);
+        assert!(
+            (least..=most).contains(&seen),
+            "--memory {size}: the guest sees {seen} MiB"
+        );
+        assert!(guest.power_off().success());
+    }
+}
+
+#[test]
+fn the_console_loses_nothing_in_either_direction() {
+    let mut guest = Guest::boot(Options::new());
+    let text = guest.ok("seq 1 5000");
+    assert!(
+        text.lines()
+            .map(str::to_owned)
+            .eq((1..=5000).map(|number| number.to_string())),
+        "lines are missing"
+    );
+    // Longer than any FIFO on the way.
+    let long = "0123456789abcdef".repeat(200);
+    assert_eq!(guest.ok(&format!("echo {long}")).trim(), long);
+    assert!(guest.power_off().success());
+}

@@ -1,0 +1,6 @@
+//! Real guests, real wires. See the crate's documentation; `make test` runs these.
+
+mod boot;
+mod disk;
+mod life;
+mod net;
