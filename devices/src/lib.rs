@@ -8,6 +8,7 @@ pub mod bus;
 pub mod power;
 pub mod pvpanic;
 pub mod serial;
+pub mod testing;
 pub mod virtio;
 
 /// Guest RAM as all devices see it: regions of a shared memfd, mapped once for the VM's life.

@@ -33,7 +33,7 @@ pub trait NetBackend: Send + 'static {
     /// [`flush`](Self::flush).
     ///
     /// # Errors
-    /// `TooLong` and `Empty` concern this frame alone (the caller drops and counts it); `Full`: retry when
+    /// `TooLong` and `TooShort` concern this frame alone (the caller drops and counts it); `Full`: retry when
     /// [`event_fd`](Self::event_fd) is writable.
     fn send(&mut self, len: usize, fill: impl FnMut(&mut [u8])) -> Result<(), SendError>;
 
@@ -93,9 +93,9 @@ pub enum SendError {
     /// the frame is longer than the back end can carry
     #[error("the frame is longer than the back end can carry")]
     TooLong,
-    /// the frame has no bytes
-    #[error("the frame has no bytes")]
-    Empty,
+    /// the frame is no Ethernet frame: it has less than an Ethernet header
+    #[error("the frame is shorter than an Ethernet header (14 bytes)")]
+    TooShort,
     /// no frame memory or ring slot is free now
     #[error("no frame memory or ring slot is free now")]
     Full,

@@ -13,7 +13,10 @@ use std::{
     },
 };
 
-use super::backend::{NetBackend, SendError};
+use super::{
+    backend::{NetBackend, SendError},
+    wire::ETHERNET_HEADER,
+};
 
 /// Most fragments that one frame is handed over in.
 const MAX_FRAGMENTS: usize = 64;
@@ -154,8 +157,8 @@ impl NetBackend for Loopback {
     }
 
     fn send(&mut self, len: usize, mut fill: impl FnMut(&mut [u8])) -> Result<(), SendError> {
-        if len == 0 {
-            return Err(SendError::Empty);
+        if len < ETHERNET_HEADER {
+            return Err(SendError::TooShort);
         }
         if len > self.max_frame {
             return Err(SendError::TooLong);

@@ -5,6 +5,7 @@
 //! reset the thread ends and the back end is back in the device. [`NetControl`] is the VMM's
 //! handle meanwhile.
 
+pub mod afxdp;
 pub mod backend;
 mod counters;
 mod device;

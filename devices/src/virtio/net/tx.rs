@@ -6,7 +6,7 @@ use super::{
     NetBackend,
     backend::SendError,
     counters::PairCounters,
-    wire::{ETHERNET_HEADER, TxHeader, header_len},
+    wire::{TxHeader, header_len},
 };
 use crate::virtio::queue::{Chain, LiveQueue, QueueFault, Reader};
 
@@ -72,7 +72,7 @@ impl Tx {
                 }
                 Ok(queued) => room -= usize::from(queued),
                 Err(SendError::TooLong) => self.counters.tx_too_long.add(1),
-                Err(SendError::Empty) => self.counters.tx_too_short.add(1),
+                Err(SendError::TooShort) => self.counters.tx_too_short.add(1),
             }
             // The bytes are copied, so the guest has its buffers back already (5.1.6.2).
             self.queue.push_used(self.chain.head(), 0);
@@ -84,11 +84,8 @@ impl Tx {
     fn send<B: NetBackend>(&mut self, backend: &mut B) -> Result<bool, SendError> {
         let mut reader = self.chain.reader();
         let Some(len) = reader.remaining().checked_sub(self.header_len) else {
-            return Err(SendError::Empty);
+            return Err(SendError::TooShort);
         };
-        if len < ETHERNET_HEADER {
-            return Err(SendError::Empty);
-        }
         let header = reader.read_array().map(TxHeader::new);
         reader.skip(self.header_len - TxHeader::LEN);
         if header.is_none_or(TxHeader::asks_for_offload) {
