@@ -1,19 +1,23 @@
 //! The 16550A serial port of the console, on vm-superio's register model.
 //!
-//! Output goes byte by byte to a [`Write`]; input is fed by whoever owns its source, which asks
-//! for [`room`](SerialPort::room) first and is told through an eventfd when there is some again:
-//! nothing that is pasted or piped in gets lost.
+//! Output goes byte by byte to a [`Write`]; input is fed by whoever owns its source, no more than
+//! the FIFO takes, and is told when there may be room again: nothing that is
+//! pasted or piped in gets lost. Nor does what comes before the guest listens: a driver empties
+//! the FIFO when it starts, so the port takes input only while the received data interrupt is
+//! enabled. (A guest that polls must enable it too.)
 
 use std::{
     fmt,
     io::{self, Write},
-    sync::Arc,
 };
 
 use vm_superio::{Serial, Trigger, serial::SerialEvents};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::bus::BusDevice;
+
+/// Called on a vCPU thread when there may be room for input; must not block.
+pub type RoomHandler = Box<dyn Fn() + Send>;
 
 /// Size in bytes of the register block.
 pub const SERIAL_SIZE: u64 = 8;
@@ -29,15 +33,14 @@ impl Trigger for Irq {
 }
 
 /// Tells the feeder of the input that the guest has read all of it.
-struct Drained(Arc<EventFd>);
+struct Drained(RoomHandler);
 
 impl SerialEvents for Drained {
     fn buffer_read(&self) {}
     fn out_byte(&self) {}
     fn tx_lost_byte(&self) {}
     fn in_buffer_empty(&self) {
-        // Can fail only when the counter is at its maximum, and then the feeder is told anyway.
-        let _ = self.0.write(1);
+        (self.0)();
     }
 }
 
@@ -46,24 +49,39 @@ pub struct SerialPort {
     uart: Serial<Irq, Drained, Box<dyn Write + Send>>,
 }
 
+/// Interrupt enable register, and its bit for received data.
+const IER: u8 = 1;
+const IER_RECEIVED_DATA: u8 = 1 << 0;
+/// Line control and modem control registers, which decide what register 1 is and where input goes.
+const LCR: u8 = 3;
+const MCR: u8 = 4;
+
 impl SerialPort {
     /// A port that raises `irq` (for an irqfd; edge) and writes what the guest sends to `output`,
-    /// on the vCPU's thread. `drained` is signalled whenever the guest has read all input.
-    pub fn new(irq: EventFd, drained: Arc<EventFd>, output: Box<dyn Write + Send>) -> Self {
+    /// on the vCPU's thread. `on_room` is called whenever the guest has read all input, or has
+    /// begun to listen.
+    pub fn new(irq: EventFd, on_room: RoomHandler, output: Box<dyn Write + Send>) -> Self {
         Self {
-            uart: Serial::with_events(Irq(irq), Drained(drained), output),
+            uart: Serial::with_events(Irq(irq), Drained(on_room), output),
         }
     }
 
     /// How many bytes [`feed`](Self::feed) would take now.
     pub fn room(&self) -> usize {
+        let state = self.uart.state();
+        if state.interrupt_enable & IER_RECEIVED_DATA == 0 {
+            return 0;
+        }
         self.uart.fifo_capacity()
     }
 
     /// Hands input to the guest; returns how many bytes of it fitted.
     pub fn feed(&mut self, input: &[u8]) -> usize {
-        // Fails when the FIFO is full, or when the interrupt can't be raised, which the guest's
-        // next look at the line status makes good.
+        let input = input
+            .get(..self.room().min(input.len()))
+            .unwrap_or_default();
+        // Fails only when the interrupt can't be raised, which the guest's next look at the line
+        // status makes good.
         self.uart.enqueue_raw_bytes(input).unwrap_or(0)
     }
 }
@@ -84,6 +102,9 @@ impl BusDevice for SerialPort {
                 // What can't be written is lost, as on a wire that nobody listens to; the output's
                 // owner reports it. A line per byte here would flood the log.
                 let _ = self.uart.write(register, byte);
+                if matches!(register, IER | LCR | MCR) && self.room() > 0 {
+                    (self.uart.events().0)();
+                }
             }
         }
     }
@@ -97,14 +118,14 @@ impl fmt::Debug for SerialPort {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
+    use std::sync::{Arc, Mutex};
 
     use vmm_sys_util::eventfd::EFD_NONBLOCK;
 
     use super::*;
 
     const DATA: u64 = 0;
-    const IER: u64 = 1;
+    const IER: u64 = super::IER as u64;
     const LSR: u64 = 5;
 
     #[derive(Clone, Default)]
@@ -119,13 +140,14 @@ mod tests {
         }
     }
 
-    fn port() -> (SerialPort, EventFd, Arc<EventFd>, Sink) {
+    fn port() -> (SerialPort, EventFd, EventFd, Sink) {
         let irq = EventFd::new(EFD_NONBLOCK).unwrap();
-        let drained = Arc::new(EventFd::new(EFD_NONBLOCK).unwrap());
+        let drained = EventFd::new(EFD_NONBLOCK).unwrap();
+        let signal = drained.try_clone().unwrap();
         let sink = Sink::default();
         let port = SerialPort::new(
             irq.try_clone().unwrap(),
-            drained.clone(),
+            Box::new(move || signal.write(1).unwrap()),
             Box::new(sink.clone()),
         );
         (port, irq, drained, sink)
@@ -149,7 +171,9 @@ mod tests {
     #[test]
     fn takes_no_more_input_than_fits_and_says_when_it_is_read() {
         let (mut port, irq, drained, _sink) = port();
+        assert_eq!(port.room(), 0, "nobody listens");
         port.write(IER, &[1]);
+        assert!(drained.read().is_ok(), "somebody listens");
         let room = port.room();
         let input = vec![b'x'; room + 10];
         assert_eq!(port.feed(&input), room);

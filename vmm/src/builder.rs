@@ -1,0 +1,292 @@
+//! From a configuration to a machine that is ready to run, one named step each.
+//!
+//! Every step owns what it made: an error anywhere gives all of it back.
+
+use std::{
+    fs::File,
+    io,
+    os::fd::OwnedFd,
+    path::PathBuf,
+    sync::{Arc, Mutex, atomic::AtomicBool},
+};
+
+use devices::{
+    GuestRam,
+    bus::{BusError, SharedDevice},
+    power::{AcpiPower, KeyboardReset, PowerEvent, PowerHandler},
+    pvpanic::{PanicEvent, PvPanic},
+    serial::{SERIAL_SIZE, SerialPort},
+};
+use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
+use kvm_ioctls::{Cap, Kvm, VmFd};
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+
+use crate::{
+    boot::{self, BootError, BootSource},
+    cmdline::{self, Cmdline},
+    config::{ConfigError, SerialConfig, VmConfig},
+    console::{InputConfig, Output, Room},
+    exit::{ExitReason, ExitRequest},
+    kvm::{self, KvmError},
+    memory::{self, MemoryError},
+    terminal,
+    vcpu::{self, Buses, Vcpu},
+    vm::Vm,
+    x86_64::{
+        acpi::{self, AcpiError},
+        cpuid::{self, Topology},
+        layout::{COM1_IRQ, COM1_PORT, KEYBOARD_PORT, POWER_PORT, PVPANIC_PORT, VirtioSlot},
+        registers::{self, Entry, RegisterError},
+    },
+};
+
+/// Why a VM was not built. Nothing is left behind then.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// the configuration
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// guest memory
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// KVM
+    #[error(transparent)]
+    Kvm(#[from] KvmError),
+    /// kernel, initrd, command line
+    #[error(transparent)]
+    Boot(#[from] BootError),
+    /// ACPI tables
+    #[error(transparent)]
+    Acpi(#[from] AcpiError),
+    /// the first vCPU's registers
+    #[error(transparent)]
+    Registers(#[from] RegisterError),
+    /// two devices at one place: a bug
+    #[error("the machine's layout is wrong: {0}")]
+    Bus(#[from] BusError),
+    /// the serial console's file
+    #[error("could not open '{path}' for the serial console: {source}")]
+    Serial {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// another system call
+    #[error("could not {what}: {source}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// For `map_err`: a system call and what it was for.
+fn system(what: &'static str) -> impl FnOnce(io::Error) -> BuildError {
+    move |source| BuildError::System { what, source }
+}
+
+/// What the steps share.
+struct Machine<'a> {
+    config: &'a VmConfig,
+    kvm: Kvm,
+    vm: VmFd,
+    ram: GuestRam,
+    buses: Buses,
+    exit: ExitRequest,
+    stop: Arc<AtomicBool>,
+}
+
+/// Builds the machine that `config` describes and loads its kernel.
+pub(crate) fn build(config: &VmConfig) -> Result<Vm, BuildError> {
+    config.validate()?;
+    let kvm = kvm::open()?;
+    let ram = memory::allocate(config.memory)?;
+    let vm = kvm::create_vm(&kvm, &ram)?;
+    kvm::create_interrupt_controllers(&vm)?;
+    let mut machine = Machine {
+        config,
+        kvm,
+        vm,
+        ram,
+        buses: Buses::default(),
+        exit: ExitRequest::new().map_err(system("create an eventfd"))?,
+        stop: Arc::new(AtomicBool::new(false)),
+    };
+    machine.add_power()?;
+    let input = machine.add_serial()?;
+    let slots = Vec::new();
+    let entry = machine.load_kernel(&slots)?;
+    machine.finish(entry, input)
+}
+
+fn eventfd() -> Result<EventFd, BuildError> {
+    EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).map_err(system("create an eventfd"))
+}
+
+impl Machine<'_> {
+    /// An eventfd that raises interrupt line `line`, edge triggered.
+    fn interrupt(&self, line: u32) -> Result<EventFd, BuildError> {
+        let irq = eventfd()?;
+        self.vm
+            .register_irqfd(&irq, line)
+            .map_err(KvmError::call("attach an interrupt line to an eventfd"))?;
+        Ok(irq)
+    }
+
+    /// Power-off, reset and panic report.
+    fn add_power(&mut self) -> Result<(), BuildError> {
+        let on_power = |exit: &ExitRequest| -> PowerHandler {
+            let exit = exit.clone();
+            Box::new(move |event| {
+                exit.request(match event {
+                    PowerEvent::Off => ExitReason::PowerOff,
+                    PowerEvent::Reset => ExitReason::Reset,
+                });
+            })
+        };
+        let exit = self.exit.clone();
+        let pvpanic = PvPanic::new(Box::new(move |event| match event {
+            PanicEvent::Panicked => exit.request(ExitReason::GuestPanic),
+            PanicEvent::CrashLoaded => {
+                tracing::info!("the guest's kernel crashed and runs its crash kernel");
+            }
+        }));
+        let devices: [(u16, u64, SharedDevice); 3] = [
+            (
+                POWER_PORT,
+                AcpiPower::SIZE,
+                Arc::new(Mutex::new(AcpiPower::new(on_power(&self.exit)))),
+            ),
+            (
+                KEYBOARD_PORT,
+                1,
+                Arc::new(Mutex::new(KeyboardReset::new(on_power(&self.exit)))),
+            ),
+            (PVPANIC_PORT, PvPanic::SIZE, Arc::new(Mutex::new(pvpanic))),
+        ];
+        for (port, size, device) in devices {
+            self.buses.pio.insert(u64::from(port), size, device)?;
+        }
+        Ok(())
+    }
+
+    /// COM1; returns what its input thread needs, if it has input.
+    fn add_serial(&mut self) -> Result<Option<InputConfig>, BuildError> {
+        let output: Box<dyn io::Write + Send> = match &self.config.serial {
+            SerialConfig::Null => Box::new(io::sink()),
+            SerialConfig::File(path) => {
+                let file = File::create(path).map_err(|source| BuildError::Serial {
+                    path: path.clone(),
+                    source,
+                })?;
+                Box::new(Output::new(file.into(), self.stop.clone()))
+            }
+            SerialConfig::Stdio => {
+                let stdout = duplicate(rustix::stdio::stdout())?;
+                Box::new(Output::new(stdout, self.stop.clone()))
+            }
+        };
+        let irq = self.interrupt(COM1_IRQ)?;
+        let room = Room::new().map_err(system("create an eventfd"))?;
+        let signal = room.clone();
+        let port = SerialPort::new(irq, Box::new(move || signal.signal()), output);
+        let port = Arc::new(Mutex::new(port));
+        self.buses
+            .pio
+            .insert(u64::from(COM1_PORT), SERIAL_SIZE, port.clone())?;
+        if self.config.serial != SerialConfig::Stdio {
+            return Ok(None);
+        }
+        Ok(Some(InputConfig {
+            source: duplicate(rustix::stdio::stdin())?,
+            port,
+            room,
+            escape: terminal::is_terminal(),
+            exit: self.exit.clone(),
+        }))
+    }
+
+    /// Kernel, initrd, command line and tables into guest memory.
+    fn load_kernel(&self, slots: &[VirtioSlot]) -> Result<Entry, BuildError> {
+        let user = &self.config.cmdline;
+        let console = self.config.serial != SerialConfig::Null;
+        // Never both: a device that is found twice would be driven twice.
+        let (rsdp, described) = if cmdline::acpi_is_off(user) {
+            (None, slots)
+        } else {
+            (Some(acpi::write(&self.ram, self.cpus(), slots)?), &[][..])
+        };
+        let cmdline = Cmdline::new(user, console, described);
+        let source = BootSource {
+            kernel: &self.config.kernel,
+            initrd: self.config.initrd.as_deref(),
+            cmdline: &cmdline,
+            rsdp,
+        };
+        Ok(boot::load(&self.ram, &source)?)
+    }
+
+    fn cpus(&self) -> u8 {
+        // `VmConfig::validate` allows fewer.
+        u8::try_from(self.config.cpus).unwrap_or(u8::MAX)
+    }
+
+    /// vCPUs with their CPUID; the first one at the kernel's entry, the others waiting for it.
+    fn add_vcpus(&self, entry: Entry, buses: &Arc<Buses>) -> Result<Vec<Vcpu>, BuildError> {
+        let supported = self
+            .kvm
+            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+            .map_err(KvmError::call("tell the CPUID that it supports"))?;
+        let tsc_deadline = self.kvm.check_extension(Cap::TscDeadlineTimer);
+        let cpus = self.cpus();
+        let mut vcpus = Vec::new();
+        for index in 0..cpus {
+            let fd = self
+                .vm
+                .create_vcpu(u64::from(index))
+                .map_err(KvmError::call("create a vCPU"))?;
+            let topology = Topology {
+                index,
+                cpus,
+                tsc_deadline,
+            };
+            fd.set_cpuid2(&cpuid::adapt(&supported, topology))
+                .map_err(KvmError::call("set a vCPU's CPUID"))?;
+            registers::set_firmware_msrs(&fd)?;
+            if index == 0 {
+                registers::set(&fd, &self.ram, entry)?;
+            }
+            vcpus.push(Vcpu {
+                index,
+                fd,
+                buses: buses.clone(),
+                exit: self.exit.clone(),
+            });
+        }
+        Ok(vcpus)
+    }
+
+    fn finish(mut self, entry: Entry, input: Option<InputConfig>) -> Result<Vm, BuildError> {
+        vcpu::install_kick_handler().map_err(system("install a signal handler"))?;
+        let buses = Arc::new(std::mem::take(&mut self.buses));
+        let vcpus = self.add_vcpus(entry, &buses)?;
+        Ok(Vm {
+            vcpus,
+            input,
+            exit: self.exit,
+            stop: self.stop,
+            signals: None,
+            _vm: self.vm,
+            _ram: self.ram,
+        })
+    }
+}
+
+/// Our own descriptor of a standard stream, which can be closed.
+fn duplicate(fd: std::os::fd::BorrowedFd<'_>) -> Result<OwnedFd, BuildError> {
+    fd.try_clone_to_owned().map_err(system(
+        "use standard input and output for the serial console",
+    ))
+}

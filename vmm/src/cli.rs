@@ -1,0 +1,223 @@
+//! The command line of `ringwire`.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+use crate::{
+    config::{SerialConfig, VmConfig},
+    exit::STATUS_HELP,
+    size,
+};
+
+pub mod netdev;
+pub mod options;
+
+use netdev::NetdevError;
+
+/// A small KVM virtual machine monitor whose network card is an AF_XDP socket
+#[derive(Debug, Parser)]
+#[command(name = "ringwire", version, after_help = STATUS_HELP)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// More messages on standard error: -v what happens, -vv every detail (never per packet)
+    #[arg(short, long, action = ArgAction::Count, global = true)]
+    pub verbose: u8,
+}
+
+/// What `ringwire` can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Boot a guest
+    #[command(after_help = STATUS_HELP)]
+    Run(Box<RunArgs>),
+    /// Say whether this host can do something; exit status 0 for yes, 1 for no
+    Check {
+        /// What to check
+        what: CheckTarget,
+    },
+}
+
+/// What can be checked.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum CheckTarget {
+    /// Whether /dev/kvm runs what Linux needs to boot
+    Kvm,
+}
+
+/// `ringwire run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Kernel: a bzImage (vmlinuz), or an ELF file (vmlinux) with a PVH entry
+    #[arg(long, value_name = "FILE")]
+    pub kernel: PathBuf,
+    /// Initial RAM disk
+    #[arg(long, value_name = "FILE")]
+    pub initrd: Option<PathBuf>,
+    /// Kernel command line, added to `console=ttyS0 panic=-1`; with acpi=off in it the virtio
+    /// devices are described by virtio_mmio.device= instead of by ACPI
+    #[arg(
+        long,
+        value_name = "STR",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub cmdline: String,
+    /// Number of vCPUs, up to the host's number of CPUs
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub cpus: u32,
+    /// Guest memory: K, M, G or T after the number, MiB without
+    #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = size::parse)]
+    pub memory: u64,
+    /// Serial console: stdio (Ctrl-A x leaves), null, or file=PATH for its output
+    #[arg(long, value_name = "stdio|null|file=PATH", default_value = "stdio", value_parser = serial)]
+    pub serial: SerialConfig,
+    /// Disk (virtio-blk): path=FILE[,readonly=on|off]; may be repeated
+    #[arg(long, value_name = "path=FILE[,readonly=on|off]")]
+    pub disk: Vec<String>,
+    /// Network card (virtio-net on AF_XDP): af-xdp,ifname=NAME[,id=ID][,mode=native|skb]
+    /// [,force-copy=on|off][,queues=1][,start-queue=M][,frames=N]; may be repeated
+    #[arg(long, value_name = "af-xdp,ifname=NAME,...", verbatim_doc_comment)]
+    pub netdev: Vec<String>,
+    /// The guest's side of a netdev: virtio-net-mmio,netdev=ID[,mac=ADDRESS]; without one the
+    /// address is locally administered and made from the interface's
+    #[arg(long, value_name = "virtio-net-mmio,netdev=ID,...")]
+    pub device: Vec<String>,
+}
+
+/// Why arguments were not understood.
+#[derive(Debug, thiserror::Error)]
+#[error("{option} {text}: {why}")]
+pub struct ArgumentError {
+    option: &'static str,
+    text: String,
+    why: NetdevError,
+}
+
+fn serial(text: &str) -> Result<SerialConfig, String> {
+    match text.split_once('=') {
+        None if text == "stdio" => Ok(SerialConfig::Stdio),
+        None if text == "null" => Ok(SerialConfig::Null),
+        Some(("file", path)) if !path.is_empty() => Ok(SerialConfig::File(path.into())),
+        _ => Err("a serial console is stdio, null or file=PATH".to_owned()),
+    }
+}
+
+impl RunArgs {
+    /// The VM that is asked for.
+    ///
+    /// # Errors
+    /// A list of options that is none.
+    pub fn config(self) -> Result<VmConfig, ArgumentError> {
+        let mut config = VmConfig {
+            kernel: self.kernel,
+            initrd: self.initrd,
+            cmdline: self.cmdline,
+            cpus: self.cpus,
+            memory: self.memory,
+            serial: self.serial,
+            disks: Vec::new(),
+            netdevs: Vec::new(),
+        };
+        for text in self.disk {
+            let disk = netdev::disk(&text).map_err(wrong("--disk", &text))?;
+            config.disks.push(disk);
+        }
+        for (i, text) in self.netdev.into_iter().enumerate() {
+            let netdev = netdev::netdev(&text, i).map_err(wrong("--netdev", &text))?;
+            config.netdevs.push(netdev);
+        }
+        let mut used = Vec::new();
+        for text in self.device {
+            netdev::device(&text, &mut config.netdevs, &mut used)
+                .map_err(wrong("--device", &text))?;
+        }
+        Ok(config)
+    }
+}
+
+fn wrong<E: Into<NetdevError>>(
+    option: &'static str,
+    text: &str,
+) -> impl FnOnce(E) -> ArgumentError {
+    let text = text.to_owned();
+    move |why| ArgumentError {
+        option,
+        text,
+        why: why.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(arguments: &[&str]) -> Result<VmConfig, String> {
+        let all = ["ringwire", "run", "--kernel", "k"].iter().chain(arguments);
+        let cli = Cli::try_parse_from(all).map_err(|e| e.to_string())?;
+        match cli.command {
+            Command::Run(run) => run.config().map_err(|e| e.to_string()),
+            Command::Check { .. } => Err("check".to_owned()),
+        }
+    }
+
+    #[test]
+    fn the_command_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn arguments_become_a_configuration() {
+        let config = parse(&[
+            "--memory",
+            "8G",
+            "--cpus",
+            "3",
+            "--serial",
+            "file=/tmp/log",
+            "--disk",
+            "path=a",
+            "--disk",
+            "path=b,readonly=on",
+            "--netdev",
+            "af-xdp,ifname=eth1",
+            "--netdev",
+            "af-xdp,ifname=eth2",
+            "--device",
+            "virtio-net-mmio,netdev=net1,mac=02:00:00:00:00:01",
+        ])
+        .unwrap();
+        assert_eq!((config.memory, config.cpus), (8 << 30, 3));
+        assert_eq!(config.serial, SerialConfig::File("/tmp/log".into()));
+        assert_eq!(config.disks.len(), 2);
+        assert_eq!(config.netdevs[1].mac, Some([2, 0, 0, 0, 0, 1]));
+        assert_eq!(parse(&[]).unwrap(), VmConfig::new("k"));
+    }
+
+    #[test]
+    fn wrong_arguments_are_named() {
+        for (arguments, words) in [
+            (["--memory", "lots"], "'lots' is not a size"),
+            (["--cpus", "-1"], "unexpected argument"),
+            (["--cpus", "two"], "invalid digit"),
+            (["--serial", "pty"], "stdio, null or file=PATH"),
+            (["--serial", "file="], "stdio, null or file=PATH"),
+            (
+                ["--netdev", "user"],
+                "--netdev user: there is no netdev 'user'",
+            ),
+            (["--disk", "x"], "--disk x: 'x' is not an option"),
+            (
+                ["--device", "x,netdev=a"],
+                "--device x,netdev=a: there is no device 'x'",
+            ),
+        ] {
+            let sentence = parse(&arguments).unwrap_err();
+            assert!(sentence.contains(words), "{sentence}");
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! The ACPI tables of a hardware-reduced platform (ACPI 6.5): RSDP, XSDT, FADT, MADT, DSDT.
+//!
+//! They say where the serial port, the virtio-mmio devices and pvpanic are, how many CPUs there
+//! are, and which ports power the machine off and reset it. There is nothing else to discover: no
+//! PIC, PIT, RTC, keyboard or PCI.
+
+use acpi_tables::{
+    Aml,
+    aml::{Device, EISAName, IO, Interrupt, Memory32Fixed, Name, Package, ResourceTemplate, Scope},
+    fadt::{FADTBuilder, Flags, PmProfile},
+    gas::{AccessSize, AddressSpace, GAS},
+    madt::{EnabledStatus, IoApic, LocalInterruptController, MADT, ProcessorLocalApic},
+    rsdp::Rsdp,
+    sdt::Sdt,
+    xsdt::XSDT,
+};
+use devices::{GuestRam, power::AcpiPower, pvpanic::PvPanic, serial::SERIAL_SIZE};
+use vm_memory::{Bytes, GuestAddress};
+
+use super::layout::{
+    ACPI_END, ACPI_START, COM1_IRQ, COM1_PORT, IO_APIC, LOCAL_APIC, POWER_PORT, PVPANIC_PORT,
+    VIRTIO_MMIO_SIZE, VirtioSlot,
+};
+
+/// Why the tables are not in guest memory.
+#[derive(Debug, thiserror::Error)]
+pub enum AcpiError {
+    /// more tables than room for them
+    #[error("the ACPI tables take {0} bytes, more than their room below 1 MiB")]
+    TooLarge(u64),
+    /// guest memory could not be written
+    #[error("could not write the ACPI tables into guest memory: {0}")]
+    Memory(#[from] vm_memory::GuestMemoryError),
+}
+
+const OEM_ID: [u8; 6] = *b"RINGWR";
+const OEM_TABLE_ID: [u8; 8] = *b"RINGWIRE";
+const OEM_REVISION: u32 = 1;
+/// DSDT revision from 2 on: 64-bit integers in AML.
+const DSDT_REVISION: u8 = 2;
+const SDT_HEADER: u32 = 36;
+
+/// IAPC_BOOT_ARCH (ACPI 6.5, table 5.10): no VGA to probe, no CMOS clock; neither legacy devices
+/// nor a keyboard controller.
+const NO_VGA: u16 = 1 << 2;
+const NO_CLOCK: u16 = 1 << 5;
+
+/// Writes the tables for `cpus` CPUs and these virtio devices; returns the RSDP's address.
+///
+/// # Errors
+/// They do not fit.
+pub fn write(ram: &GuestRam, cpus: u8, virtio: &[VirtioSlot]) -> Result<u64, AcpiError> {
+    let mut writer = Writer {
+        ram,
+        // The RSDP comes first, for those who scan, and is written last.
+        next: ACPI_START + align(Rsdp::len() as u64),
+    };
+    let dsdt = writer.table(&dsdt(virtio))?;
+    let fadt = writer.table(&fadt(dsdt))?;
+    let madt = writer.table(&madt(cpus))?;
+    let mut xsdt = XSDT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
+    xsdt.add_entry(fadt);
+    xsdt.add_entry(madt);
+    let xsdt = writer.table(&bytes(&xsdt))?;
+    let rsdp = bytes(&Rsdp::new(OEM_ID, xsdt));
+    ram.write_slice(&rsdp, GuestAddress(ACPI_START))?;
+    Ok(ACPI_START)
+}
+
+struct Writer<'a> {
+    ram: &'a GuestRam,
+    next: u64,
+}
+
+impl Writer<'_> {
+    fn table(&mut self, table: &[u8]) -> Result<u64, AcpiError> {
+        let at = self.next;
+        let end = at + table.len() as u64;
+        if end > ACPI_END {
+            return Err(AcpiError::TooLarge(end - ACPI_START));
+        }
+        self.ram.write_slice(table, GuestAddress(at))?;
+        self.next = align(end);
+        Ok(at)
+    }
+}
+
+/// Tables start at multiples of 16, as the RSDP must.
+fn align(address: u64) -> u64 {
+    address.next_multiple_of(16)
+}
+
+fn bytes(table: &dyn Aml) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    table.to_aml_bytes(&mut bytes);
+    bytes
+}
+
+/// An 8-bit register in I/O space.
+fn port(address: u64) -> GAS {
+    let address = u64::from(POWER_PORT) + address;
+    GAS::new(
+        AddressSpace::SystemIo,
+        8,
+        0,
+        AccessSize::ByteAccess,
+        address,
+    )
+}
+
+fn fadt(dsdt: u64) -> Vec<u8> {
+    let mut fadt = FADTBuilder::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION)
+        .dsdt_64(dsdt)
+        .preferred_pm_profile(PmProfile::Unspecified)
+        .flag(Flags::HwReducedAcpi)
+        .flag(Flags::ResetRegSup)
+        .flag(Flags::Wbinvd)
+        .flag(Flags::PwrButton)
+        .flag(Flags::SlpButton)
+        .flag(Flags::Headless);
+    fadt.iapc_boot_arch = (NO_VGA | NO_CLOCK).into();
+    fadt.reset_reg = port(AcpiPower::RESET);
+    fadt.reset_value = AcpiPower::RESET_VALUE;
+    fadt.sleep_control_reg = port(AcpiPower::SLEEP_CONTROL);
+    fadt.sleep_status_reg = port(AcpiPower::SLEEP_STATUS);
+    fadt.hypervisor_vendor_identity = u64::from_le_bytes(OEM_TABLE_ID).into();
+    bytes(&fadt.finalize())
+}
+
+fn madt(cpus: u8) -> Vec<u8> {
+    let mut madt = MADT::new(
+        OEM_ID,
+        OEM_TABLE_ID,
+        OEM_REVISION,
+        LocalInterruptController::Address(LOCAL_APIC),
+    );
+    for cpu in 0..cpus {
+        madt.add_structure(ProcessorLocalApic::new(cpu, cpu, EnabledStatus::Enabled));
+    }
+    madt.add_structure(IoApic::new(0, IO_APIC, 0));
+    bytes(&madt)
+}
+
+fn dsdt(virtio: &[VirtioSlot]) -> Vec<u8> {
+    let mut dsdt = Sdt::new(
+        *b"DSDT",
+        SDT_HEADER,
+        DSDT_REVISION,
+        OEM_ID,
+        OEM_TABLE_ID,
+        OEM_REVISION,
+    );
+    let mut body = soft_off();
+    body.extend(system_bus(com1()));
+    body.extend(system_bus(pvpanic()));
+    for (index, slot) in virtio.iter().enumerate() {
+        body.extend(system_bus(virtio_mmio(index, *slot)));
+    }
+    dsdt.append_slice(&body);
+    dsdt.as_slice().to_vec()
+}
+
+/// A device's AML inside `\_SB`.
+fn system_bus(device: Vec<u8>) -> Vec<u8> {
+    Scope::raw("\\_SB_".into(), device)
+}
+
+/// `_S5`: the SLP_TYP value of soft off. Other sleep states are not there.
+fn soft_off() -> Vec<u8> {
+    let (kind, zero) = (AcpiPower::S5_SLEEP_TYPE, 0u8);
+    bytes(&Name::new(
+        "_S5_".into(),
+        &Package::new(vec![&kind, &zero, &zero, &zero]),
+    ))
+}
+
+fn com1() -> Vec<u8> {
+    let id = Name::new("_HID".into(), &EISAName::new("PNP0501"));
+    let uid = Name::new("_UID".into(), &0u8);
+    let io = IO::new(COM1_PORT, COM1_PORT, 1, narrow(SERIAL_SIZE));
+    let irq = edge(COM1_IRQ);
+    let resources = Name::new("_CRS".into(), &ResourceTemplate::new(vec![&io, &irq]));
+    bytes(&Device::new("COM1".into(), vec![&id, &uid, &resources]))
+}
+
+/// As QEMU describes it; Linux binds `pvpanic-mmio` to the ID.
+fn pvpanic() -> Vec<u8> {
+    let id = Name::new("_HID".into(), &"QEMU0001");
+    let io = IO::new(PVPANIC_PORT, PVPANIC_PORT, 1, narrow(PvPanic::SIZE));
+    let resources = Name::new("_CRS".into(), &ResourceTemplate::new(vec![&io]));
+    bytes(&Device::new("PEVT".into(), vec![&id, &resources]))
+}
+
+/// `LNRO0005` is the ID that Linux's virtio_mmio driver has.
+fn virtio_mmio(index: usize, slot: VirtioSlot) -> Vec<u8> {
+    let id = Name::new("_HID".into(), &"LNRO0005");
+    let number = u8::try_from(index).unwrap_or(u8::MAX);
+    let uid = Name::new("_UID".into(), &number);
+    // DMA is coherent on x86 in any case; Linux asks for it on a hardware-reduced platform.
+    let coherent = Name::new("_CCA".into(), &1u8);
+    // Slots are below 4 GiB (`layout`).
+    let base = u32::try_from(slot.base).unwrap_or(u32::MAX);
+    let window = Memory32Fixed::new(true, base, u32::from(narrow_u16(VIRTIO_MMIO_SIZE)));
+    let irq = edge(slot.irq);
+    let resources = Name::new("_CRS".into(), &ResourceTemplate::new(vec![&window, &irq]));
+    let name = format!("V{number:03}");
+    let children: Vec<&dyn Aml> = vec![&id, &uid, &coherent, &resources];
+    bytes(&Device::new(name.as_str().into(), children))
+}
+
+/// An edge-triggered, active-high interrupt that nobody shares: what an irqfd gives.
+fn edge(line: u32) -> Interrupt {
+    Interrupt::new(true, true, false, false, line)
+}
+
+fn narrow(size: u64) -> u8 {
+    u8::try_from(size).unwrap_or(u8::MAX)
+}
+
+fn narrow_u16(size: u64) -> u16 {
+    u16::try_from(size).unwrap_or(u16::MAX)
+}
+
+#[cfg(test)]
+#[path = "acpi_tests.rs"]
+mod tests;

@@ -1,0 +1,130 @@
+//! Reads the tables back as an operating system does.
+
+use vm_memory::{Bytes, GuestAddress};
+
+use super::*;
+use crate::x86_64::layout::virtio_slot;
+
+struct Table {
+    signature: [u8; 4],
+    bytes: Vec<u8>,
+}
+
+fn ram() -> GuestRam {
+    GuestRam::from_ranges(&[(GuestAddress(0), 2 << 20)]).unwrap()
+}
+
+fn sum(bytes: &[u8]) -> u8 {
+    bytes.iter().fold(0, |sum, byte| sum.wrapping_add(*byte))
+}
+
+fn read(ram: &GuestRam, address: u64, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    ram.read_slice(&mut bytes, GuestAddress(address)).unwrap();
+    bytes
+}
+
+fn u64_at(bytes: &[u8], offset: usize) -> u64 {
+    u64::from_le_bytes(bytes[offset..offset + 8].try_into().unwrap())
+}
+
+fn table(ram: &GuestRam, address: u64) -> Table {
+    assert_eq!(address % 16, 0);
+    let header = read(ram, address, 36);
+    let length = u32::from_le_bytes(header[4..8].try_into().unwrap());
+    let bytes = read(ram, address, length as usize);
+    let signature = header[..4].try_into().unwrap();
+    assert_eq!(sum(&bytes), 0, "{signature:?}");
+    Table { signature, bytes }
+}
+
+/// RSDP -> XSDT -> tables, then FADT -> DSDT.
+fn all(ram: &GuestRam, rsdp: u64) -> Vec<Table> {
+    let root = read(ram, rsdp, 36);
+    assert_eq!(&root[..8], b"RSD PTR ");
+    assert_eq!(sum(&root[..20]), 0);
+    assert_eq!(sum(&root), 0);
+    let xsdt = table(ram, u64_at(&root, 24));
+    assert_eq!(&xsdt.signature, b"XSDT");
+    let entries = xsdt.bytes[36..].chunks(8);
+    let mut tables: Vec<_> = entries.map(|entry| table(ram, u64_at(entry, 0))).collect();
+    let fadt = tables.iter().find(|t| &t.signature == b"FACP").unwrap();
+    let dsdt = table(ram, u64_at(&fadt.bytes, 140));
+    tables.push(dsdt);
+    tables
+}
+
+fn find<'a>(tables: &'a [Table], signature: &[u8; 4]) -> &'a [u8] {
+    let table = tables.iter().find(|t| &t.signature == signature);
+    &table.unwrap().bytes
+}
+
+fn contains(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
+}
+
+#[test]
+fn the_fadt_names_the_power_registers() {
+    let ram = ram();
+    let tables = all(&ram, write(&ram, 1, &[]).unwrap());
+    let fadt = find(&tables, b"FACP");
+    let flags = u32::from_le_bytes(fadt[112..116].try_into().unwrap());
+    assert_eq!(flags >> 20 & 1, 1, "hardware-reduced");
+    assert_eq!(flags >> 10 & 1, 1, "reset register");
+    // Generic addresses: I/O space, 8 bits, byte access, port.
+    let gas = |port: u64| {
+        let mut gas = vec![1, 8, 0, 1];
+        gas.extend(port.to_le_bytes());
+        gas
+    };
+    assert_eq!(fadt[116..128], gas(0x602));
+    assert_eq!(fadt[128], 1);
+    assert_eq!(fadt[244..256], gas(0x600));
+    assert_eq!(fadt[256..268], gas(0x601));
+}
+
+#[test]
+fn the_madt_has_every_cpu_once() {
+    let ram = ram();
+    let tables = all(&ram, write(&ram, 200, &[]).unwrap());
+    let madt = find(&tables, b"APIC");
+    assert_eq!(madt[36..40], LOCAL_APIC.to_le_bytes());
+    let mut cpus = Vec::new();
+    let mut rest = &madt[44..];
+    let mut io_apics = 0;
+    while let [kind, length, ..] = *rest {
+        match kind {
+            0 => cpus.push(rest[3]),
+            1 => io_apics += 1,
+            _ => panic!("structure {kind}"),
+        }
+        rest = &rest[usize::from(length)..];
+    }
+    assert_eq!(cpus, (0..200).collect::<Vec<_>>());
+    assert_eq!(io_apics, 1);
+}
+
+#[test]
+fn the_dsdt_has_the_devices() {
+    let ram = ram();
+    let slots: Vec<_> = (0..).map_while(virtio_slot).collect();
+    let tables = all(&ram, write(&ram, 254, &slots).unwrap());
+    let dsdt = find(&tables, b"DSDT");
+    for name in [b"_S5_", b"COM1", b"PEVT", b"V000", b"V016"] {
+        assert!(contains(dsdt, name), "{}", String::from_utf8_lossy(name));
+    }
+    assert!(contains(dsdt, b"LNRO0005\0") && contains(dsdt, b"QEMU0001\0"));
+    for slot in slots {
+        // Memory32Fixed, writable, base, length; then an extended interrupt, edge, line.
+        let mut resources = vec![0x86, 9, 0, 1];
+        resources.extend(u32::try_from(slot.base).unwrap().to_le_bytes());
+        resources.extend(0x1000u32.to_le_bytes());
+        resources.extend([0x89, 6, 0, 3, 1]);
+        resources.extend(slot.irq.to_le_bytes());
+        assert!(contains(dsdt, &resources), "{slot:x?}");
+    }
+    assert!(!contains(
+        find(&all(&ram, write(&ram, 1, &[]).unwrap()), b"DSDT"),
+        b"V000"
+    ));
+}
