@@ -9,11 +9,9 @@ use std::{
     os::fd::{AsFd, BorrowedFd},
 };
 
-use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
-use netlink_packet_route::{RouteNetlinkMessage, link::LinkMessage};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
-use crate::netlink::{self, Asker, LinkInfo, MESSAGE_SPACE, Which};
+use crate::netlink::{self, Asker, LinkInfo, MESSAGE_SPACE, Message, Which};
 
 /// Multicast group of messages about interfaces (`RTMGRP_LINK`, linux/rtnetlink.h).
 const RTMGRP_LINK: u32 = 1;
@@ -128,33 +126,14 @@ impl LinkMonitor {
 
     fn read_messages(&mut self) {
         let buffer = std::mem::take(&mut self.buffer);
-        let mut rest = buffer.as_slice();
-        while let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest) {
-            let length = usize::try_from(message.header.length).unwrap_or(usize::MAX);
-            match message.payload {
-                NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link))
-                    if self.is_ours(&link) =>
-                {
-                    self.changed(netlink::link_info(&link).into());
-                }
-                NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link))
-                    if self.is_ours(&link) =>
-                {
-                    self.gone();
-                }
+        for message in netlink::messages(&buffer) {
+            match message {
+                Message::Link(info) if info.index == self.index => self.changed(info.into()),
+                Message::Gone(index) if index == self.index => self.gone(),
                 _ => {}
-            }
-            // Messages are padded to 4 bytes (NLMSG_ALIGN).
-            match rest.get(length.next_multiple_of(4).max(4)..) {
-                Some(next) if !next.is_empty() => rest = next,
-                _ => break,
             }
         }
         self.buffer = buffer;
-    }
-
-    fn is_ours(&self, link: &LinkMessage) -> bool {
-        link.header.index == self.index && netlink::is_about_interface(link)
     }
 
     fn catch_up(&mut self) -> io::Result<()> {

@@ -1,19 +1,27 @@
 //! rtnetlink messages about interfaces: one question, one answer; and the parts of one that matter.
+//!
+//! Of an answer only the attributes needed are read. Parsing all of them would make this
+//! depend on what later kernels add to the others.
 
 use std::io;
 
-use netlink_packet_core::{NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_core::{
+    NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload, NlasIterator,
+};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
-    link::{LinkAttribute, LinkFlags, LinkMessage, LinkXdp, XdpAttached},
+    link::{LinkAttribute, LinkFlags, LinkHeader, LinkMessage},
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 use crate::program::ForeignProgram;
 
-/// Longest message that the kernel sends about one interface: it allots 16 KiB for a dump and
-/// less for one; virtual functions make it long.
+/// Room for the messages of one read, in bytes. One about an interface has a few KiB, unless one
+/// asks for its virtual functions.
 pub(crate) const MESSAGE_SPACE: usize = 64 * 1024;
+
+/// Bytes of the header of a message about an interface (`struct ifinfomsg`).
+const LINK_HEADER: usize = 16;
 
 /// What a message says about an interface.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -27,9 +35,23 @@ pub(crate) struct LinkInfo {
     pub(crate) admin_up: bool,
     /// Switched on and the other end is there.
     pub(crate) running: bool,
+    /// Numbers of queues that the driver allotted.
     pub(crate) rx_queues: u32,
     pub(crate) tx_queues: u32,
     pub(crate) xdp: Option<ForeignProgram>,
+}
+
+/// A message, as far as it matters.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// An interface is there or has changed.
+    Link(LinkInfo),
+    /// The interface of that index is gone.
+    Gone(u32),
+    /// The answer is an error (0: success).
+    Error(i32),
+    /// Anything else.
+    Other,
 }
 
 /// How to name the interface asked for.
@@ -67,19 +89,20 @@ impl Asker {
     /// The system's: `ENODEV` when there is no such interface.
     pub(crate) fn ask(&mut self, which: Which<'_>) -> io::Result<LinkInfo> {
         self.socket.send(&question(which), 0)?;
-        self.answer.clear();
-        self.socket.recv(&mut self.answer, 0)?;
-        let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&self.answer)
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
-        match message.payload {
-            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => {
-                Ok(link_info(&link))
-            }
-            NetlinkPayload::Error(error) => Err(error.to_io()),
-            _ => Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "an answer to another question",
-            )),
+        loop {
+            self.answer.clear();
+            match self.socket.recv(&mut self.answer, 0) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                result => result?,
+            };
+            return match messages(&self.answer).next() {
+                Some(Message::Link(info)) => Ok(info),
+                Some(Message::Error(code)) => Err(io::Error::from_raw_os_error(code.abs())),
+                _ => Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "the kernel's answer is not about an interface",
+                )),
+            };
         }
     }
 }
@@ -99,44 +122,94 @@ fn question(which: Which<'_>) -> Vec<u8> {
     bytes
 }
 
-/// Picks out what matters.
-pub(crate) fn link_info(link: &LinkMessage) -> LinkInfo {
-    let up = link.header.flags.contains(LinkFlags::Up);
+/// The messages in what one read returned.
+pub(crate) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Message> {
+    std::iter::from_fn(move || {
+        let buffer = NetlinkBuffer::new_checked(&bytes).ok()?;
+        let payload = bytes.get(16..usize::try_from(buffer.length()).ok()?)?;
+        let message = message(buffer.message_type(), payload);
+        // Padded to 4 bytes (NLMSG_ALIGN).
+        let length = usize::try_from(buffer.length()).ok()?.next_multiple_of(4);
+        bytes = bytes.get(length..).unwrap_or_default();
+        Some(message)
+    })
+}
+
+fn message(kind: u16, payload: &[u8]) -> Message {
+    let parsed = match i32::from(kind) {
+        libc::NLMSG_ERROR => payload
+            .first_chunk()
+            .map(|code| Message::Error(i32::from_ne_bytes(*code))),
+        kind if kind == i32::from(libc::RTM_NEWLINK) => link_info(payload).map(Message::Link),
+        kind if kind == i32::from(libc::RTM_DELLINK) => {
+            link_header(payload).map(|header| Message::Gone(header.index))
+        }
+        _ => None,
+    };
+    parsed.unwrap_or(Message::Other)
+}
+
+/// The header, if the message is about an interface itself, and not about its role as a bridge
+/// port, which comes with the same message types.
+fn link_header(payload: &[u8]) -> Option<LinkHeader> {
+    let header = LinkHeader::parse(payload).ok()?;
+    (header.interface_family == AddressFamily::Unspec).then_some(header)
+}
+
+/// Picks out what matters. `None` also for messages that leave most out (wireless events do).
+fn link_info(payload: &[u8]) -> Option<LinkInfo> {
+    let header = link_header(payload)?;
+    let up = header.flags.contains(LinkFlags::Up);
     let mut info = LinkInfo {
-        index: link.header.index,
+        index: header.index,
         admin_up: up,
-        running: up && link.header.flags.contains(LinkFlags::Running),
+        running: up && header.flags.contains(LinkFlags::Running),
         ..LinkInfo::default()
     };
-    for attribute in &link.attributes {
-        match attribute {
-            LinkAttribute::IfName(name) => info.name.clone_from(name),
-            LinkAttribute::Mtu(mtu) => info.mtu = *mtu,
-            LinkAttribute::Address(address) => info.mac = address.as_slice().try_into().ok(),
-            LinkAttribute::NumRxQueues(count) => info.rx_queues = *count,
-            LinkAttribute::NumTxQueues(count) => info.tx_queues = *count,
-            LinkAttribute::Xdp(xdp) => info.xdp = xdp_program(xdp),
+    for attribute in NlasIterator::new(payload.get(LINK_HEADER..)?) {
+        let attribute = attribute.ok()?;
+        let value = attribute.value();
+        match attribute.kind() {
+            libc::IFLA_IFNAME => {
+                let name = value.strip_suffix(&[0]).unwrap_or(value);
+                info.name = String::from_utf8_lossy(name).into_owned();
+            }
+            libc::IFLA_MTU => info.mtu = number(value)?,
+            libc::IFLA_ADDRESS => info.mac = value.try_into().ok(),
+            libc::IFLA_NUM_TX_QUEUES => info.tx_queues = number(value)?,
+            libc::IFLA_NUM_RX_QUEUES => info.rx_queues = number(value)?,
+            libc::IFLA_XDP => info.xdp = xdp_program(value),
             _ => {}
         }
     }
-    info
+    (!info.name.is_empty()).then_some(info)
 }
 
-fn xdp_program(attributes: &[LinkXdp]) -> Option<ForeignProgram> {
+fn number(value: &[u8]) -> Option<u32> {
+    value.try_into().ok().map(u32::from_ne_bytes)
+}
+
+/// The program in a nest of `IFLA_XDP_*` attributes (linux/if_link.h).
+fn xdp_program(nest: &[u8]) -> Option<ForeignProgram> {
+    const IFLA_XDP_ATTACHED: u16 = 2;
+    const IFLA_XDP_PROG_ID: u16 = 4;
+    const IFLA_XDP_HW_PROG_ID: u16 = 7;
     let mut mode = None;
     let mut id = None;
-    for attribute in attributes {
-        match attribute {
-            LinkXdp::Attached(XdpAttached::None) => return None,
-            LinkXdp::Attached(XdpAttached::Driver) => mode = Some("native"),
-            LinkXdp::Attached(XdpAttached::SocketBuffer) => mode = Some("skb"),
-            LinkXdp::Attached(XdpAttached::Hardware) => mode = Some("offloaded"),
-            LinkXdp::Attached(_) => mode = Some("several"),
-            // With several modes there is no ProgId, but one of each mode.
-            LinkXdp::ProgId(number)
-            | LinkXdp::DrvProgId(number)
-            | LinkXdp::SkbProgId(number)
-            | LinkXdp::HwProgId(number) => id = id.or(Some(*number)),
+    for attribute in NlasIterator::new(nest) {
+        let attribute = attribute.ok()?;
+        match attribute.kind() {
+            IFLA_XDP_ATTACHED => {
+                mode = match attribute.value().first()? {
+                    0 => return None,
+                    1 => Some("native"),
+                    2 => Some("skb"),
+                    3 => Some("offloaded"),
+                    _ => Some("several"),
+                }
+            }
+            // With several modes there is one of each mode instead of the first of these.
+            IFLA_XDP_PROG_ID..=IFLA_XDP_HW_PROG_ID => id = id.or(number(attribute.value())),
             _ => {}
         }
     }
@@ -147,8 +220,100 @@ fn xdp_program(attributes: &[LinkXdp]) -> Option<ForeignProgram> {
     })
 }
 
-/// Whether the message is about an interface itself, and not about its role as a bridge port,
-/// which comes with the same message types.
-pub(crate) fn is_about_interface(link: &LinkMessage) -> bool {
-    link.header.interface_family == AddressFamily::Unspec
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A message of that type: header, ifinfomsg of `family` for interface 7, attributes.
+    fn bytes(kind: u16, family: u8, flags: u32, attributes: &[(u16, &[u8])]) -> Vec<u8> {
+        let mut body = vec![family, 0, 1, 0];
+        body.extend(7u32.to_ne_bytes());
+        body.extend(flags.to_ne_bytes());
+        body.extend([0; 4]);
+        for (kind, value) in attributes {
+            let length = u16::try_from(value.len()).unwrap() + 4;
+            body.extend(length.to_ne_bytes());
+            body.extend(kind.to_ne_bytes());
+            body.extend(*value);
+            body.resize(body.len().next_multiple_of(4), 0);
+        }
+        let mut message = (u32::try_from(body.len()).unwrap() + 16)
+            .to_ne_bytes()
+            .to_vec();
+        message.extend(kind.to_ne_bytes());
+        message.extend([0; 10]);
+        message.extend(body);
+        message
+    }
+
+    fn parse(bytes: &[u8]) -> Vec<Message> {
+        messages(bytes).collect()
+    }
+
+    #[test]
+    fn an_interface_is_read_and_unknown_attributes_are_passed_over() {
+        let xdp = [5, 0, 2, 0, 1, 0, 0, 0, 8, 0, 4, 0, 99, 0, 0, 0];
+        let message = bytes(
+            libc::RTM_NEWLINK,
+            0,
+            0x41,
+            &[
+                (libc::IFLA_IFNAME, b"eth7\0"),
+                (9999, b"of a later kernel"),
+                (libc::IFLA_MTU, &1500u32.to_ne_bytes()),
+                (libc::IFLA_ADDRESS, &[2, 0, 0, 0, 0, 7]),
+                (libc::IFLA_XDP, &xdp),
+            ],
+        );
+        let parsed = parse(&message);
+        let [Message::Link(info)] = parsed.as_slice() else {
+            panic!("{parsed:?}")
+        };
+        assert_eq!(
+            (info.index, info.name.as_str(), info.mtu),
+            (7, "eth7", 1500)
+        );
+        assert_eq!(info.mac, Some([2, 0, 0, 0, 0, 7]));
+        assert!(info.admin_up && info.running);
+        let program = info.xdp.clone().unwrap();
+        assert_eq!((program.id, program.mode), (99, "native"));
+    }
+
+    #[test]
+    fn an_interface_that_is_off_does_not_run() {
+        let message = bytes(libc::RTM_NEWLINK, 0, 0x40, &[(libc::IFLA_IFNAME, b"a\0")]);
+        let parsed = parse(&message);
+        let [Message::Link(info)] = parsed.as_slice() else {
+            panic!("{parsed:?}")
+        };
+        assert!(!info.admin_up && !info.running);
+        assert_eq!(info.xdp, None);
+    }
+
+    #[test]
+    fn messages_about_bridge_ports_and_wireless_events_are_others() {
+        let bridge = u8::try_from(libc::AF_BRIDGE).unwrap();
+        let mut stream = bytes(libc::RTM_DELLINK, bridge, 0, &[]);
+        stream.extend(bytes(libc::RTM_NEWLINK, 0, 0, &[(11, b"wireless")]));
+        stream.extend(bytes(libc::RTM_DELLINK, 0, 0, &[]));
+        let parsed = parse(&stream);
+        assert!(
+            matches!(
+                parsed.as_slice(),
+                [Message::Other, Message::Other, Message::Gone(7)]
+            ),
+            "{parsed:?}"
+        );
+    }
+
+    #[test]
+    fn a_message_cut_short_ends_the_reading() {
+        let whole = bytes(libc::RTM_NEWLINK, 0, 0, &[(libc::IFLA_IFNAME, b"eth7\0")]);
+        for length in 0..whole.len() {
+            assert!(parse(&whole[..length]).is_empty(), "{length}");
+        }
+        let mut lying = whole;
+        lying[..4].copy_from_slice(&8u32.to_ne_bytes());
+        assert!(parse(&lying).is_empty());
+    }
 }

@@ -156,7 +156,7 @@ impl Port {
             source,
         };
         let last = config.start_queue + config.queues;
-        let program = LoadedProgram::load(interface.queues().max(last))
+        let program = LoadedProgram::load(interface.queues())
             .and_then(|program| program.attach(&interface, config.mode))
             .map_err(refused)?;
 

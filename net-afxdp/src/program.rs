@@ -8,7 +8,7 @@ use std::{
 
 use libbpf_rs::{MapCore, MapFlags, MapHandle, ObjectBuilder, PrintLevel, libbpf_sys};
 
-use crate::{bpf, interface::Interface};
+use crate::{bpf::XdpLink, interface::Interface};
 
 /// The object that build.rs made of bpf/xsk.bpf.c, aligned for an ELF header.
 static OBJECT: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/xsk.bpf.o")));
@@ -128,8 +128,8 @@ pub(crate) struct LoadedProgram {
 /// The program on an interface. Dropping it, or the end of the process, takes it off.
 #[derive(Debug)]
 pub(crate) struct AttachedProgram {
-    /// While this is open, the program stays.
-    _link: OwnedFd,
+    /// While this is there, the program stays.
+    _link: XdpLink,
     sockets: MapHandle,
     mode: AttachMode,
 }
@@ -217,11 +217,11 @@ impl LoadedProgram {
         }
     }
 
-    fn try_attach(&self, interface: &Interface, mode: AttachMode) -> io::Result<OwnedFd> {
-        bpf::create_xdp_link(self.program.as_fd(), interface.index(), mode.flags())
+    fn try_attach(&self, interface: &Interface, mode: AttachMode) -> io::Result<XdpLink> {
+        XdpLink::create(self.program.as_fd(), interface.index(), mode.flags())
     }
 
-    fn attached(self, link: OwnedFd, mode: AttachMode) -> AttachedProgram {
+    fn attached(self, link: XdpLink, mode: AttachMode) -> AttachedProgram {
         AttachedProgram {
             _link: link,
             sockets: self.sockets,
