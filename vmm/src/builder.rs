@@ -29,16 +29,21 @@ use crate::{
     exit::{ExitReason, ExitRequest},
     kvm::{self, KvmError},
     memory::{self, MemoryError},
+    network::NetworkError,
     terminal,
     vcpu::{self, Buses, Vcpu},
     vm::Vm,
     x86_64::{
         acpi::{self, AcpiError},
         cpuid::{self, Topology},
-        layout::{COM1_IRQ, COM1_PORT, KEYBOARD_PORT, POWER_PORT, PVPANIC_PORT, VirtioSlot},
+        layout::{self, COM1_IRQ, COM1_PORT, KEYBOARD_PORT, POWER_PORT, PVPANIC_PORT, VirtioSlot},
         registers::{self, Entry, RegisterError},
     },
 };
+
+mod virtio;
+
+use virtio::VirtioDevices;
 
 /// Why a VM was not built. Nothing is left behind then.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +66,12 @@ pub enum BuildError {
     /// the first vCPU's registers
     #[error(transparent)]
     Registers(#[from] RegisterError),
+    /// a disk
+    #[error(transparent)]
+    Disk(#[from] devices::virtio::blk::BlkError),
+    /// a network card
+    #[error(transparent)]
+    Network(#[from] NetworkError),
     /// two devices at one place: a bug
     #[error("the machine's layout is wrong: {0}")]
     Bus(#[from] BusError),
@@ -116,9 +127,11 @@ pub(crate) fn build(config: &VmConfig) -> Result<Vm, BuildError> {
     };
     machine.add_power()?;
     let input = machine.add_serial()?;
-    let slots = Vec::new();
+    // What needs only files comes first: an interface is touched when all else is possible.
+    let slots = machine.planned_slots();
     let entry = machine.load_kernel(&slots)?;
-    machine.finish(entry, input)
+    let devices = machine.add_virtio_devices()?;
+    machine.finish(entry, input, devices)
 }
 
 fn eventfd() -> Result<EventFd, BuildError> {
@@ -208,6 +221,12 @@ impl Machine<'_> {
         }))
     }
 
+    /// Where the virtio devices will be.
+    fn planned_slots(&self) -> Vec<VirtioSlot> {
+        let count = self.config.virtio_devices();
+        (0..count).map_while(layout::virtio_slot).collect()
+    }
+
     /// Kernel, initrd, command line and tables into guest memory.
     fn load_kernel(&self, slots: &[VirtioSlot]) -> Result<Entry, BuildError> {
         let user = &self.config.cmdline;
@@ -268,7 +287,12 @@ impl Machine<'_> {
         Ok(vcpus)
     }
 
-    fn finish(mut self, entry: Entry, input: Option<InputConfig>) -> Result<Vm, BuildError> {
+    fn finish(
+        mut self,
+        entry: Entry,
+        input: Option<InputConfig>,
+        devices: VirtioDevices,
+    ) -> Result<Vm, BuildError> {
         vcpu::install_kick_handler().map_err(system("install a signal handler"))?;
         let buses = Arc::new(std::mem::take(&mut self.buses));
         let vcpus = self.add_vcpus(entry, &buses)?;
@@ -278,6 +302,8 @@ impl Machine<'_> {
             exit: self.exit,
             stop: self.stop,
             signals: None,
+            transports: devices.transports,
+            networks: devices.networks,
             _vm: self.vm,
             _ram: self.ram,
         })

@@ -143,6 +143,11 @@ impl VmConfig {
         }
     }
 
+    /// How many virtio devices the machine has: an entropy device is always there.
+    pub fn virtio_devices(&self) -> usize {
+        1 + self.disks.len() + self.netdevs.len()
+    }
+
     /// Checks everything that can be checked without touching the host.
     ///
     /// # Errors
@@ -151,8 +156,7 @@ impl VmConfig {
         check_cpus(self.cpus, host_cpus())?;
         memory::check_size(self.memory, memory::host_memory())?;
         check_netdevs(&self.netdevs)?;
-        // The entropy device is always there.
-        let count = 1 + self.disks.len() + self.netdevs.len();
+        let count = self.virtio_devices();
         if count > MAX_VIRTIO_DEVICES {
             return Err(ConfigError::TooManyDevices { count });
         }

@@ -9,7 +9,7 @@ use std::{
 use clap::Parser;
 use tracing::Level;
 use vmm::{
-    Vm,
+    NetdevReport, Vm,
     cli::{CheckTarget, Cli, Command, RunArgs},
     exit::Status,
     probe::{self, Verdict},
@@ -75,11 +75,35 @@ fn run(arguments: RunArgs) -> ExitCode {
     };
     vm.end_on(signals);
     let report = vm.run();
+    log_netdevs(&report.netdevs);
     if report.reason.is_success() {
         tracing::info!("{}", report.reason);
         return ExitCode::SUCCESS;
     }
     fail(report.reason.status(), &report.reason)
+}
+
+/// What the network cards did, one line each; a frame that went astray is a bug of ours.
+fn log_netdevs(netdevs: &[NetdevReport]) {
+    let list = |counters: &mut dyn Iterator<Item = (&'static str, u64)>| {
+        let words = counters.map(|(name, count)| format!(" {name}={count}"));
+        words.collect::<String>()
+    };
+    for netdev in netdevs {
+        let id = &netdev.id;
+        let counters = list(&mut netdev.counters.named());
+        tracing::info!("netdev '{id}': guest:{counters}");
+        for backend in &netdev.backends {
+            let counters = list(&mut backend.counters.iter().copied());
+            tracing::info!("netdev '{id}': {}:{counters}", netdev.ifname);
+        }
+        if !netdev.frames_add_up() {
+            tracing::error!(
+                "netdev '{id}': frames went astray, a bug in ringwire: {:?}",
+                netdev.backends
+            );
+        }
+    }
 }
 
 fn check_kvm() -> ExitCode {

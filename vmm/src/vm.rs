@@ -1,12 +1,13 @@
 //! A machine that runs: the control loop and the end.
 
 use std::{
+    fmt::Display,
     io,
-    os::fd::AsRawFd,
-    sync::{Arc, atomic::AtomicBool},
+    os::fd::{AsRawFd, RawFd},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
 };
 
-use devices::GuestRam;
+use devices::{GuestRam, virtio::mmio::MmioTransport};
 use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberOps};
 use kvm_ioctls::VmFd;
 
@@ -15,6 +16,7 @@ use crate::{
     config::VmConfig,
     console::{Input, InputConfig},
     exit::{ExitReason, ExitRequest},
+    network::{NetdevReport, Network},
     signals::Signals,
     terminal::RawMode,
     vcpu::{self, Vcpu, VcpuThread},
@@ -32,6 +34,9 @@ pub struct Vm {
     /// Set when everything has to come to its end.
     pub(crate) stop: Arc<AtomicBool>,
     pub(crate) signals: Option<Signals>,
+    /// The virtio devices' registers, for the reset at the end.
+    pub(crate) transports: Vec<Arc<Mutex<MmioTransport>>>,
+    pub(crate) networks: Vec<Network>,
     // Last, so that KVM's VM and the memory go after everything that uses them.
     pub(crate) _vm: VmFd,
     pub(crate) _ram: GuestRam,
@@ -42,6 +47,8 @@ pub struct Vm {
 pub struct ExitReport {
     /// Why.
     pub reason: ExitReason,
+    /// What each network card did, in the configuration's order.
+    pub netdevs: Vec<NetdevReport>,
 }
 
 /// Ends a VM from another thread.
@@ -53,6 +60,17 @@ impl StopHandle {
     pub fn stop(&self, reason: ExitReason) {
         self.0.request(reason);
     }
+}
+
+/// What was started.
+#[derive(Debug, Default)]
+struct Running {
+    vcpus: Vec<VcpuThread>,
+    console: Option<Input>,
+}
+
+fn failed(what: &str, error: &dyn Display) -> String {
+    format!("could not {what}: {error}")
 }
 
 impl Vm {
@@ -76,33 +94,51 @@ impl Vm {
 
     /// Runs the guest until it ends, or is ended. The calling thread is the control loop.
     pub fn run(mut self) -> ExitReport {
-        let mut threads = Vec::new();
-        let outcome = self.run_threads(&mut threads);
-        if let Err(error) = outcome {
-            self.exit.request(ExitReason::Host(error));
+        let mut running = Running::default();
+        if let Err(sentence) = self.run_threads(&mut running) {
+            self.exit.request(ExitReason::Host(sentence));
         }
-        vcpu::stop(threads, &self.stop);
+        vcpu::stop(running.vcpus, &self.stop);
+        // After the vCPUs: one that waits for a slow output holds the port's lock, which the
+        // console's thread may wait for.
+        drop(running.console);
+        self.reset_devices();
+        let netdevs = self.networks.iter().map(Network::report).collect();
         let reason = self.exit.reason().cloned();
         ExitReport {
             reason: reason.unwrap_or_else(|| ExitReason::Host("the VM ended by itself".to_owned())),
+            netdevs,
         }
     }
 
-    /// Starts what runs and serves events until the end is asked for. `threads` gets the vCPUs
-    /// also when this fails half-way.
-    fn run_threads(&mut self, threads: &mut Vec<VcpuThread>) -> Result<(), String> {
-        let failed =
-            |what: &str, error: &dyn std::fmt::Display| format!("could not {what}: {error}");
+    /// Starts what runs and serves events until the end is asked for. `running` gets what was
+    /// started, also when this fails half-way.
+    fn run_threads(&mut self, running: &mut Running) -> Result<(), String> {
         let raw = self.enter_raw_mode();
         let input = self.input.take().map(Input::start).transpose();
-        let _input = input.map_err(|e| failed("start the console's thread", &e))?;
-        let control = Control {
+        running.console = input.map_err(|e| failed("start the console's thread", &e))?;
+        let mut events = EventManager::new().map_err(|e| failed("create the event loop", &e))?;
+        let id = events.add_subscriber(Control {
             exit: self.exit.clone(),
             signals: self.signals.take(),
             raw,
-        };
-        let mut events = EventManager::new().map_err(|e| failed("create the event loop", &e))?;
-        events.add_subscriber(control);
+            networks: std::mem::take(&mut self.networks),
+        });
+        let outcome = self.serve(&mut events, &mut running.vcpus);
+        if let Ok(control) = events.remove_subscriber(id) {
+            self.networks = control.networks;
+            // A second signal must not end the process in the middle of its clean-up.
+            self.signals = control.signals;
+        }
+        outcome
+    }
+
+    /// Starts the vCPUs, and handles events until somebody asks for the end.
+    fn serve(
+        &mut self,
+        events: &mut EventManager<Control>,
+        threads: &mut Vec<VcpuThread>,
+    ) -> Result<(), String> {
         for vcpu in std::mem::take(&mut self.vcpus) {
             let thread = vcpu.start(self.stop.clone());
             threads.push(thread.map_err(|e| failed("start a vCPU's thread", &e))?);
@@ -114,9 +150,6 @@ impl Vm {
                 Err(e) => return Err(failed("wait for events", &e)),
             }
         }
-        // The console stops with the vCPUs' threads still running: a vCPU that waits for a slow
-        // output sees the flag.
-        self.stop.store(true, std::sync::atomic::Ordering::Release);
         Ok(())
     }
 
@@ -129,6 +162,14 @@ impl Vm {
         raw.inspect_err(|e| tracing::warn!("the terminal stays in its mode: {e}"))
             .ok()
     }
+
+    /// Ends the devices' threads. No vCPU runs any more, so nobody holds the locks.
+    fn reset_devices(&self) {
+        for transport in &self.transports {
+            let mut transport = transport.lock().unwrap_or_else(PoisonError::into_inner);
+            transport.reset();
+        }
+    }
 }
 
 /// What the main thread listens to.
@@ -137,6 +178,7 @@ struct Control {
     exit: ExitRequest,
     signals: Option<Signals>,
     raw: Option<RawMode>,
+    networks: Vec<Network>,
 }
 
 impl Control {
@@ -150,9 +192,20 @@ impl Control {
         }
     }
 
-    fn listen(&self, ops: &mut EventOps<'_>, fd: &impl AsRawFd) {
-        if let Err(e) = ops.add(Events::new(fd, EventSet::IN)) {
-            let sentence = format!("could not listen for events: {e}");
+    fn watch_links(&mut self, fd: RawFd, ops: &mut EventOps<'_>) {
+        let mut networks = self.networks.iter_mut();
+        let Some(network) = networks.find(|network| network.link_fd() == Some(fd)) else {
+            return;
+        };
+        if !network.watch() {
+            // Its descriptor is closed, and so out of epoll; only the bookkeeping may complain.
+            let _ = ops.remove(Events::empty_raw(fd));
+        }
+    }
+
+    fn listen(&self, ops: &mut EventOps<'_>, fd: RawFd) {
+        if let Err(e) = ops.add(Events::new_raw(fd, EventSet::IN)) {
+            let sentence = failed("listen for events", &e);
             self.exit.request(ExitReason::Host(sentence));
         }
     }
@@ -160,18 +213,20 @@ impl Control {
 
 impl MutEventSubscriber for Control {
     fn init(&mut self, ops: &mut EventOps<'_>) {
-        self.listen(ops, &self.exit);
+        self.listen(ops, self.exit.as_raw_fd());
         if let Some(signals) = &self.signals {
-            self.listen(ops, signals);
+            self.listen(ops, signals.as_raw_fd());
+        }
+        for fd in self.networks.iter().filter_map(Network::link_fd) {
+            self.listen(ops, fd);
         }
     }
 
-    fn process(&mut self, events: Events, _ops: &mut EventOps<'_>) {
+    fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {
         // The end itself needs no reading: the loop looks at the reason.
-        if let Some(signals) = &self.signals
-            && events.fd() == signals.as_raw_fd()
-        {
-            self.take_signals(signals);
+        match &self.signals {
+            Some(signals) if signals.as_raw_fd() == events.fd() => self.take_signals(signals),
+            _ => self.watch_links(events.fd(), ops),
         }
     }
 }
