@@ -1,5 +1,4 @@
 //! virtio-rng, driven by a guest's driver without a guest. Needs no privileges.
-#![expect(clippy::unwrap_used, reason = "a panic is the failure report")]
 
 use devices::{
     testing::{Buffer, DriverQueue, TestDriver, Used},

@@ -66,8 +66,12 @@ impl<H: RequestHandler> Worker<H> {
     ) -> io::Result<WorkerThread> {
         let stop = StopSignal::new()?;
         let name = self.name.clone();
-        let on_fault = Arc::clone(&self.on_fault);
-        let broken = interrupt.clone();
+        let (broken, embedder) = (interrupt.clone(), self.on_fault);
+        // Of an error or of a panic the driver hears as well.
+        let on_fault: OnFault = Arc::new(move |reason| {
+            broken.needs_reset();
+            embedder(reason);
+        });
         let turns = Turns {
             chain: queue.queue.new_chain(),
             queue,
@@ -84,11 +88,7 @@ impl<H: RequestHandler> Worker<H> {
         let turns = events.subscriber_mut(id).map_err(io::Error::other)?;
         std::mem::replace(&mut turns.setup, Ok(())).map_err(io::Error::other)?;
         WorkerThread::spawn(&name, stop, on_fault, move |stop| {
-            let result = run(&mut events, id, stop);
-            if result.is_err() {
-                broken.needs_reset();
-            }
-            result
+            run(&mut events, id, stop)
         })
     }
 }
@@ -188,5 +188,117 @@ impl<H: RequestHandler> MutEventSubscriber for Turns<H> {
             // ignored all the same.
             let _ = ops.remove(kick);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::{
+        testing::{Buffer, DriverQueue, TestDriver, status, wait_for},
+        virtio::{ActivateError, Activation, VirtioDevice, queue::VERSION_1},
+    };
+
+    /// Does with each request what its first byte says.
+    struct Obedient;
+
+    impl RequestHandler for Obedient {
+        fn handle(&mut self, chain: &Chain, _: &StopSignal) -> Result<u32, RequestError> {
+            match chain.reader().read_array() {
+                Some([b'f']) => Err(io::Error::other("the host has failed").into()),
+                Some([b'p']) => panic!("as told"),
+                _ => Ok(0),
+            }
+        }
+    }
+
+    struct Device {
+        said: Arc<Mutex<Vec<String>>>,
+        worker: Option<WorkerThread>,
+    }
+
+    impl VirtioDevice for Device {
+        fn device_id(&self) -> u32 {
+            42
+        }
+        fn features(&self) -> u64 {
+            0
+        }
+        fn queue_max_sizes(&self) -> &[u16] {
+            &[256]
+        }
+        fn read_config(&self, _: u64, _: &mut [u8]) {}
+        fn activate(&mut self, mut activation: Activation) -> Result<(), ActivateError> {
+            let said = Arc::clone(&self.said);
+            let worker = Worker {
+                name: "test0".to_owned(),
+                faults: Arc::default(),
+                on_fault: Arc::new(move |reason| said.lock().unwrap().push(reason.to_owned())),
+                handler: Obedient,
+            };
+            let queue = activation.queues.remove(0).unwrap();
+            self.worker = Some(worker.spawn(queue, activation.interrupt).unwrap());
+            Ok(())
+        }
+        fn reset(&mut self) {
+            self.worker = None;
+        }
+    }
+
+    fn start() -> (TestDriver, DriverQueue, Arc<Mutex<Vec<String>>>) {
+        let said = Arc::new(Mutex::new(Vec::new()));
+        let mut driver = TestDriver::new(Device {
+            said: Arc::clone(&said),
+            worker: None,
+        });
+        assert!(driver.negotiate(VERSION_1));
+        let queue = driver.queue(0, 256);
+        driver.start();
+        (driver, queue, said)
+    }
+
+    #[test]
+    fn an_error_and_a_panic_are_told_to_driver_and_embedder() {
+        let deaths = [
+            (b"f", "the io-thread test0 can't go on: the host has failed"),
+            (b"p", "the io-thread test0 panicked: as told"),
+        ];
+        for (order, sentence) in deaths {
+            let (mut driver, mut queue, said) = start();
+            let memory = driver.allocate(2, 1);
+            driver.write_memory(memory, b"x");
+            driver.write_memory(memory + 1, order);
+            queue.add(&[Buffer::readable(memory, 1)]);
+            queue.add(&[Buffer::readable(memory + 1, 1)]);
+            driver.kick(0);
+            driver.wait_needs_reset();
+            wait_for("the sentence", || {
+                said.lock().unwrap().pop().filter(|said| said == sentence)
+            });
+            assert!(said.lock().unwrap().is_empty(), "told once");
+            if order == b"f" {
+                queue.wait_used();
+            }
+            assert_eq!(queue.take_used(), None, "only what was done is given back");
+        }
+    }
+
+    #[test]
+    fn a_full_ring_is_many_bursts_and_one_kick() {
+        let (mut driver, mut queue, _) = start();
+        let memory = driver.allocate(1, 1);
+        for _ in 0..256 {
+            queue.add(&[Buffer::readable(memory, 1)]);
+        }
+        driver.kick(0);
+        for _ in 0..256 {
+            queue.wait_used();
+        }
+        assert_eq!(driver.status() & status::NEEDS_RESET, 0);
+        wait_for("the wish for kicks", || {
+            (queue.used_flags() == 0).then_some(())
+        });
     }
 }

@@ -210,3 +210,39 @@ fn transfer(
     }
     (Ok(()), done)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_rest_of_a_very_long_request_is_given_up_at_a_stop() {
+        let stop = StopSignal::new().unwrap();
+        let run = |len| {
+            let (result, done) = transfer(len, &stop, |_, limit| Ok(limit));
+            (result.is_ok(), done)
+        };
+        assert_eq!(run(3 * CHUNK), (true, 3 * CHUNK));
+        stop.raise();
+        assert_eq!(run(CHUNK), (true, CHUNK));
+        assert_eq!(run(CHUNK + 1), (false, CHUNK));
+    }
+
+    #[test]
+    fn short_steps_are_continued_and_errors_end_it() {
+        let stop = StopSignal::new().unwrap();
+        let mut steps = Vec::new();
+        let (result, done) = transfer(10, &stop, |done, limit| {
+            steps.push((done, limit));
+            Ok(limit.min(4))
+        });
+        assert!(result.is_ok());
+        assert_eq!((done, steps), (10, vec![(0, 10), (4, 6), (8, 2)]));
+        let (result, done) = transfer(10, &stop, |done, _| match done {
+            0 => Ok(7),
+            _ => Err(io::ErrorKind::StorageFull.into()),
+        });
+        assert_eq!(result.unwrap_err().kind(), io::ErrorKind::StorageFull);
+        assert_eq!(done, 7);
+    }
+}
