@@ -126,11 +126,12 @@ pub(crate) fn build(config: &VmConfig) -> Result<Vm, BuildError> {
         stop: Arc::new(AtomicBool::new(false)),
     };
     machine.add_power()?;
-    let input = machine.add_serial()?;
-    // What needs only files comes first: an interface is touched when all else is possible.
+    // What only reads comes first; then what is given back on an error (interfaces); last what is
+    // not (the serial console's file is emptied).
     let slots = machine.planned_slots();
     let entry = machine.load_kernel(&slots)?;
     let devices = machine.add_virtio_devices()?;
+    let input = machine.add_serial()?;
     machine.finish(entry, input, devices)
 }
 

@@ -1,0 +1,13 @@
+//! The `ringwire` command, run as users run it. Guests here are a few hand-made instructions in an
+//! ELF file with a PVH entry: they run under any KVM, also one that can't boot Linux.
+
+#[cfg(test)]
+mod bad_input;
+#[cfg(test)]
+mod console;
+#[cfg(test)]
+mod guest;
+#[cfg(test)]
+mod life;
+#[cfg(test)]
+mod process;
