@@ -1,5 +1,59 @@
-//! An AF_XDP client: frames between user space and the queues of a network interface, without
-//! copies through sockets and without a system call per packet.
+//! An AF_XDP client: frames between user space and the queues of a network interface, past the
+//! kernel's network stack, in bursts and without a system call per frame.
+//!
+//! A [`Port`] is an interface with an XDP program on it; the program sends the frames that arrive at
+//! each queue to the [`Queue`] that has it. A `Queue` is owned by one thread and has everything that
+//! it needs: an AF_XDP socket, its four rings, its own frame memory (UMEM). There are no locks.
+//!
+//! ```no_run
+//! use std::ops::ControlFlow;
+//!
+//! use net_afxdp::{Port, PortConfig};
+//!
+//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let config = PortConfig { ifname: "eth1".to_owned(), ..PortConfig::default() };
+//!     let mut port = Port::open(&config)?;
+//!     println!("{} runs in {} mode", config.ifname, port.mode());
+//!
+//!     for mut queue in port.take_queues() {
+//!         // A frame to send: queued, then handed to the kernel together with others.
+//!         let hello = [0xff; 60];
+//!         queue.send(hello.len(), |bytes| bytes.copy_from_slice(&hello))?;
+//!         queue.flush()?;
+//!
+//!         // Whatever has arrived, up to 64 frames.
+//!         let taken = queue.receive(64, |fragments| {
+//!             println!("{} bytes", fragments.iter().map(|bytes| bytes.len()).sum::<usize>());
+//!             ControlFlow::Continue(())
+//!         });
+//!         println!("{taken} frames, {:?}", queue.statistics()?);
+//!     }
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # What it takes
+//! Linux 5.9 or later (tested with 6.1, 6.12 and 6.18), with CONFIG_XDP_SOCKETS and CONFIG_BPF_JIT.
+//! Opening takes the capabilities CAP_NET_ADMIN and CAP_BPF for the program and CAP_NET_RAW for
+//! the sockets; the frame memory counts against RLIMIT_MEMLOCK without CAP_IPC_LOCK. A `Queue`, once
+//! open, takes none. All is done in the network namespace of the thread that calls.
+//!
+//! # Promises
+//! - Nothing stays behind: the program is attached with a link that the kernel undoes when the
+//!   `Port` is dropped or the process ends, SIGKILL included. Nothing is pinned.
+//! - [`Port::open`] opens all queues or none. A program of others is left alone, and named.
+//! - No frame gets lost: each has one owner at any time, the pool or the kernel, and
+//!   [`Queue::accounting`] shows who has how many. A panic in a closure loses none either.
+//! - Closures see exactly the bytes of a received frame, never those of others. Frames themselves
+//!   don't leave the crate, so none can be lent twice or touched while the kernel has it.
+//! - A call of [`Queue`] never blocks, allocates or logs.
+//!
+//! # What makes it sound
+//! The memory of a frame is reached through `Frame` values alone, which are neither `Copy`
+//! nor `Clone` and are made by the pool only, one for each chunk; lending one to the kernel
+//! consumes it. The rings are mapped by libxdp and walked here, with the orderings that the module
+//! `ring` explains; they are owned by the socket whose end unmaps them. `unsafe` is in the modules
+//! `bpf`, `ring`, `socket`, `sys` and `umem`, and nowhere else.
 
 mod bpf;
 mod counters;
@@ -9,6 +63,7 @@ mod link;
 mod memlock;
 mod netlink;
 mod port;
+mod probe;
 mod program;
 mod queue;
 mod ring;
@@ -21,6 +76,7 @@ pub use interface::{Interface, InterfaceError};
 pub use link::{LinkEvent, LinkMonitor, LinkState};
 pub use memlock::MemoryLimit;
 pub use port::{MAX_FRAMES, MIN_FRAMES, OpenError, Port, PortConfig, QueueError};
+pub use probe::{Probe, XdpFeatures};
 pub use program::{AttachMode, ForeignProgram, ProgramError};
 pub use queue::{Queue, SendError};
 pub use socket::SocketError;

@@ -21,6 +21,10 @@ use crate::{
 /// end of a shorter one.
 const MIN_FRAME: usize = 14;
 
+/// Frames that the kernel takes in one call in copy mode (`TX_BATCH_SIZE`, net/xdp/xsk.c); since Linux
+/// 6.17 it can be told otherwise.
+const TX_BATCH: u32 = 32;
+
 /// Why a frame was not queued.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
@@ -42,7 +46,8 @@ pub enum SendError {
 ///
 /// Half of the frames circulate through the fill and rx rings, the other half through the tx and
 /// completion rings, and each ring holds all frames that can be in it: neither direction starves the
-/// other, and no ring overflows.
+/// other, and no ring overflows. The fill ring holds twice as many, since the kernel tells late what
+/// it has taken from it: a frame can be on its way back there before its old entry counts as free.
 #[derive(Debug)]
 pub struct Queue {
     id: u32,
@@ -187,8 +192,8 @@ impl Queue {
     }
 
     /// Publishes what was queued and, if the kernel asks for it, wakes it up. It takes several system
-    /// calls when the kernel takes fewer frames in one (32 before Linux 6.17), each of which makes
-    /// progress or is the last.
+    /// calls when the kernel takes fewer frames in one (32 before Linux 6.17); their number is
+    /// bounded by that of the frames.
     ///
     /// # Errors
     /// What makes sending impossible for now: `ENETDOWN` (interface switched off), `ENXIO` (it is
@@ -196,38 +201,28 @@ impl Queue {
     /// and moments of congestion are not errors; they are counted.
     pub fn flush(&mut self) -> io::Result<()> {
         self.socket.tx.publish();
-        let mut retried = false;
-        loop {
-            if !self.socket.tx.needs_wakeup() {
+        let pending = self.socket.tx.pending();
+        // As many may be lost, and as many calls may go without a sign that they did something:
+        // before 6.17 the kernel told late what it had taken from the ring.
+        let mut lost = pending;
+        let mut blind = pending / TX_BATCH + 2;
+        while lost != 0 && blind != 0 {
+            if !self.socket.tx.needs_wakeup() || self.socket.tx.pending() == 0 {
                 return Ok(());
             }
-            let before = self.socket.tx.pending();
-            if before == 0 {
-                return Ok(());
-            }
-            self.counters.tx_wakeups += 1;
-            let result = self.socket.kick_tx();
-            let progress = self.socket.tx.pending() < before;
-            match result {
-                // xsk_generic_xmit: the frame was completed, but not sent.
-                Err(Errno::BUSY) if progress => self.counters.tx_lost += 1,
-                Ok(()) | Err(Errno::AGAIN | Errno::BUSY | Errno::NOBUFS | Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-            if self.socket.zero_copy() {
-                // The driver takes the frames when it gets to run.
-                return Ok(());
-            }
-            if !progress {
-                if retried {
-                    self.counters.tx_stalls += 1;
-                    return Ok(());
-                }
-                // A full completion ring is one reason.
-                self.reap();
-                retried = true;
+            match self.kick_tx()? {
+                Kick::Progress => {}
+                Kick::Lost => lost -= 1,
+                Kick::Unclear => blind -= 1,
+                // Once more: what was just reaped may have been in the way.
+                Kick::Stuck => blind = blind.min(2) - 1,
+                Kick::Driver => return Ok(()),
             }
         }
+        if self.socket.tx.pending() != 0 {
+            self.counters.tx_stalls += 1;
+        }
+        Ok(())
     }
 
     /// The kernel's counters of this socket.
@@ -251,23 +246,24 @@ impl Queue {
     #[must_use]
     pub fn accounting(&self) -> FrameAccounting {
         let socket = &self.socket;
-        // In this order: a frame that the kernel moves on meanwhile is then seen in neither ring,
-        // which makes it the kernel's, and never in both.
+        let receive = self.pool.lent(Side::Receive);
+        let transmit = self.pool.lent(Side::Transmit);
+        // What the kernel has handed back is known exactly. What it has taken it may tell late, so
+        // that frames it has handed back seem to be in the other ring as well: hence the limits.
         let rx = socket.rx.available();
         let fill = socket.fill.pending() + socket.fill.staged();
+        let fill = fill.min(receive.saturating_sub(rx));
         let completion = socket.completion.available();
         let tx = socket.tx.pending() + socket.tx.staged();
+        let tx = tx.min(transmit.saturating_sub(completion));
         FrameAccounting {
             total: self.pool.total(),
             free: self.pool.free(),
             fill,
-            receiving: self.pool.lent(Side::Receive).saturating_sub(rx + fill),
+            receiving: receive.saturating_sub(rx + fill),
             rx,
             tx,
-            transmitting: self
-                .pool
-                .lent(Side::Transmit)
-                .saturating_sub(tx + completion),
+            transmitting: transmit.saturating_sub(tx + completion),
             completion,
         }
     }
@@ -337,6 +333,39 @@ impl Queue {
         }
     }
 
+    /// Tells the kernel of entries in the tx ring, and finds out what came of it.
+    fn kick_tx(&mut self) -> io::Result<Kick> {
+        let before = (self.socket.tx.pending(), self.socket.completion.available());
+        self.counters.tx_wakeups += 1;
+        let result = self.socket.kick_tx();
+        let after = (self.socket.tx.pending(), self.socket.completion.available());
+        let zero_copy = self.socket.zero_copy();
+        match result {
+            // net/xdp/xsk.c, __xsk_generic_xmit: the frame was completed, but not sent.
+            Err(Errno::BUSY) if !zero_copy => {
+                self.counters.tx_lost += 1;
+                Ok(Kick::Lost)
+            }
+            Ok(())
+            | Err(Errno::AGAIN | Errno::BUSY | Errno::NOBUFS | Errno::NOMEM | Errno::INTR)
+                if zero_copy =>
+            {
+                Ok(Kick::Driver)
+            }
+            Ok(()) | Err(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM | Errno::INTR)
+                if after != before =>
+            {
+                Ok(Kick::Progress)
+            }
+            Err(Errno::AGAIN) => Ok(Kick::Unclear),
+            Ok(()) | Err(Errno::NOBUFS | Errno::NOMEM | Errno::INTR) => {
+                self.reap();
+                Ok(Kick::Stuck)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Takes back the frames that were sent.
     fn reap(&mut self) {
         let mut sent = self.socket.completion.peek(u32::MAX);
@@ -375,6 +404,20 @@ impl Drop for Queue {
             debug_assert!(accounting.is_balanced(), "{accounting:?}");
         }
     }
+}
+
+/// What came of telling the kernel of entries in the tx ring.
+enum Kick {
+    /// It took some.
+    Progress,
+    /// It took some, the last of which is lost.
+    Lost,
+    /// It may have taken some; there may be more than it takes in one call.
+    Unclear,
+    /// It took none.
+    Stuck,
+    /// The driver takes them when it gets to run.
+    Driver,
 }
 
 /// A frame that goes back to the pool unless it is taken out.
@@ -427,7 +470,7 @@ impl Reception<'_> {
                 slot.push(self.pool.lend(frame, Side::Receive));
                 slot.commit();
             }
-            // The fill ring holds all frames of the receive side, so there is always room.
+            // The fill ring holds twice the frames of the receive side, so there is always room.
             None => self.pool.put(frame),
         }
     }

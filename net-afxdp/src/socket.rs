@@ -46,7 +46,7 @@ pub(crate) struct Binding {
     pub(crate) queue: u32,
     /// Never zero-copy.
     pub(crate) copy: bool,
-    /// Entries of each of the four rings; a power of two.
+    /// Entries of the rx, tx and completion rings, a power of two. The fill ring has twice as many.
     pub(crate) ring_size: u32,
 }
 
@@ -149,7 +149,7 @@ impl Handle {
     fn register(fd: OwnedFd, umem: &Umem, ring_size: u32) -> Result<Self, SocketError> {
         let need = umem.length() as u64;
         let config = xdp::xsk_umem_config {
-            fill_size: ring_size,
+            fill_size: ring_size * 2,
             comp_size: ring_size,
             frame_size: CHUNK_SIZE,
             frame_headroom: 0,

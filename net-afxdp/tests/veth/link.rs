@@ -6,7 +6,7 @@ use net_afxdp::{LinkEvent, LinkMonitor};
 use rustix::event::PollFlags;
 
 use crate::{
-    net::{Net, ip},
+    net::{Net, ip, try_ip},
     packet::{PATIENCE, wait},
 };
 
@@ -95,9 +95,12 @@ fn other_interfaces_are_no_news() {
     ip("link set dev rwother up");
     ip("link del rwother");
     // A port that leaves a bridge makes a "deleted" message of its own kind.
-    ip("link add rwbridge type bridge");
-    ip(&format!("link set dev {} master rwbridge", net.near));
-    ip(&format!("link set dev {} nomaster", net.near));
+    if try_ip("link add rwbridge type bridge") {
+        ip(&format!("link set dev {} master rwbridge", net.near));
+        ip(&format!("link set dev {} nomaster", net.near));
+    } else {
+        eprintln!("SKIPPED in part: this kernel has no bridges");
+    }
     assert_eq!(monitor.next_event().unwrap(), None);
     assert!(monitor.state().unwrap().up);
 }

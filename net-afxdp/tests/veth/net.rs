@@ -80,3 +80,11 @@ pub(crate) fn ip(words: &str) {
         String::from_utf8_lossy(&output.stderr)
     );
 }
+
+/// Runs `ip` with these words; whether that worked.
+pub(crate) fn try_ip(words: &str) -> bool {
+    Command::new("ip")
+        .args(words.split_whitespace())
+        .output()
+        .is_ok_and(|it| it.status.success())
+}
