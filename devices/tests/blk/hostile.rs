@@ -1,7 +1,7 @@
 //! What a driver must not do: it gets an error, or DEVICE_NEEDS_RESET, and nothing else happens.
 
 use devices::{
-    testing::{Buffer, Descriptor, HOLE, RAM_END},
+    testing::{Buffer, Descriptor, HOLE, RAM_END, status, wait_for},
     virtio::queue::VERSION_1,
 };
 
@@ -167,6 +167,82 @@ fn kicks_without_requests_and_of_other_queues_are_ignored() {
         disk.driver.kick(queue);
     }
     disk.assert_works();
+}
+
+/// The same sequence in every run (xorshift).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit
+    }
+
+    fn below_u16(&mut self, limit: u64) -> u16 {
+        u16::try_from(self.below(limit)).unwrap()
+    }
+
+    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[usize::try_from(self.below(from.len() as u64)).unwrap()]
+    }
+
+    /// Mostly what makes sense, so that some of it gets past the first check.
+    fn descriptor(&mut self, memory: u64) -> Descriptor {
+        let flags = [0, 1, 1, 2, 3, 4, self.below_u16(1 << 16)];
+        let (address, len, next) = if self.below(40) == 0 {
+            let len = self.below(1 << 32);
+            (self.below(u64::MAX), len, self.below_u16(1 << 16))
+        } else {
+            (memory, self.pick(&[0, 1, 16, 512]), self.below_u16(256))
+        };
+        Descriptor {
+            address,
+            len: u32::try_from(len).unwrap(),
+            flags: self.pick(&flags),
+            next,
+        }
+    }
+}
+
+/// Whatever lies in the rings: the thread lives, the file keeps its size, a reset heals.
+#[test]
+fn random_rings_do_no_harm() {
+    let image = TempFile::new(&pattern(9, 64 * SECTOR));
+    let mut disk = Disk::new(&image);
+    let features = disk.driver.offered();
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    let (mut answered, mut broken) = (0, 0);
+    for _ in 0..500 {
+        disk.restart(features);
+        let header = header(
+            random.pick(&[IN, OUT, FLUSH, GET_ID, 11, 13, 77]),
+            random.below(80),
+        );
+        disk.driver.write_memory(disk.readable, &header);
+        for index in 0..256 {
+            let descriptor = random.descriptor(disk.readable);
+            disk.queue.set_descriptor(index, descriptor);
+        }
+        for _ in 0..random.below(64) {
+            disk.queue.offer(random.below_u16(257));
+        }
+        disk.driver.kick(0);
+        let (queue, driver) = (&disk.queue, &mut disk.driver);
+        broken += wait_for("all requests done, or the queue broken", || {
+            let broken = driver.status() & status::NEEDS_RESET != 0;
+            (broken || queue.used_idx() == queue.avail_idx()).then_some(u32::from(broken))
+        });
+        answered += u32::from(disk.queue.used_idx());
+    }
+    assert!(
+        answered > 100 && broken > 100,
+        "{answered} answered, {broken} broken"
+    );
+    disk.restart(features);
+    disk.assert_works();
+    assert_eq!(image.content().len(), 64 * SECTOR);
 }
 
 #[test]

@@ -45,9 +45,9 @@ pub enum BlkError {
     },
     /// Another virtual machine has it.
     #[error(
-        "disk {}: another process has it open{}; stop that one, or give this one a copy",
+        "disk {}: another process has it open{}; stop that one, or use a copy of the file",
         path.display(),
-        if *read_only { " for writing" } else { ", and only one may while it is written" }
+        if *read_only { " for writing" } else { ", and a disk that is written has one user only" }
     )]
     InUse {
         /// The file.
