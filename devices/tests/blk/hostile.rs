@@ -1,5 +1,7 @@
 //! What a driver must not do: it gets an error, or DEVICE_NEEDS_RESET, and nothing else happens.
 
+use std::{thread, time::Duration};
+
 use devices::{
     testing::{Buffer, Descriptor, HOLE, RAM_END, status, wait_for},
     virtio::queue::VERSION_1,
@@ -100,6 +102,25 @@ fn a_chain_without_a_place_for_the_status_breaks_the_queue() {
         disk.queue.add(&buffers);
     });
     assert!(image.content() == content);
+}
+
+/// Only a reset ends the wait: not even a ring that is right again.
+#[test]
+fn a_broken_queue_stays_broken_until_the_reset() {
+    let image = TempFile::new(&pattern(10, SECTOR));
+    let mut disk = Disk::new(&image);
+    disk.queue.set_avail_idx(1000);
+    disk.driver.kick(0);
+    disk.driver.wait_needs_reset();
+    disk.queue.set_avail_idx(0);
+    let buffers = disk.buffers(&header(IN, 0), &[16], &[512, 1]);
+    disk.queue.add(&buffers);
+    disk.driver.kick(0);
+    // Time to do what must not be done.
+    thread::sleep(Duration::from_millis(50));
+    assert_eq!(disk.queue.used_idx(), 0);
+    disk.restart(VERSION_1);
+    disk.assert_works();
 }
 
 #[test]
