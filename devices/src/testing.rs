@@ -99,6 +99,13 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// # Panics
 /// It never does; `what` names it.
 pub fn wait_for<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    // Most things are there at once, given the processor; sleeping for each would take minutes.
+    for _ in 0..200 {
+        if let Some(found) = probe() {
+            return found;
+        }
+        thread::yield_now();
+    }
     let start = Instant::now();
     loop {
         if let Some(found) = probe() {

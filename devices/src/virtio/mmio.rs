@@ -210,7 +210,8 @@ impl BusDevice for MmioTransport {
         }
         // 4.2.2.2: registers are read 32 bits wide and aligned. Anything else reads as zero.
         data.fill(0);
-        if let Ok(bytes) = <&mut [u8; 4]>::try_from(data) {
+        let word = <&mut [u8; 4]>::try_from(data).ok();
+        if let Some(bytes) = word.filter(|_| offset.is_multiple_of(4)) {
             *bytes = self.read_register(offset).to_le_bytes();
         }
     }
@@ -219,7 +220,8 @@ impl BusDevice for MmioTransport {
         if let Some(config) = offset.checked_sub(register::CONFIG) {
             return self.core.write_config(config, data);
         }
-        if let Ok(bytes) = data.try_into() {
+        let word = <[u8; 4]>::try_from(data).ok();
+        if let Some(bytes) = word.filter(|_| offset.is_multiple_of(4)) {
             self.write_register(offset, u32::from_le_bytes(bytes));
         }
     }

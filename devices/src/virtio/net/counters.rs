@@ -1,8 +1,9 @@
-//! What a queue pair did: written by its thread alone, readable by all.
+//! What a queue pair did: written by its thread (or, while there is none, by the thread that starts
+//! it), readable by all.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A counter with one writer: an ordinary addition, no locked instruction.
+/// A counter with one writer at a time: an ordinary addition, no locked instruction.
 #[derive(Debug, Default)]
 pub(super) struct Counter(AtomicU64);
 

@@ -180,13 +180,16 @@ impl<B: NetBackend> NetDevice<B> {
         else {
             return Ok(());
         };
-        let backend = match std::mem::replace(slot, Pair::Lost) {
+        let mut backend = match std::mem::replace(slot, Pair::Lost) {
             Pair::Idle(backend) => backend,
             other => {
                 *slot = other;
                 return Err(ActivateError::Dead);
             }
         };
+        // Frames that came before the driver was ready are not for it. Here rather than in the thread,
+        // so that the first frame after DRIVER_OK is not among them.
+        counters.rx_early.add(backend.discard() as u64);
         let parts = WorkerParts {
             pair,
             backend,

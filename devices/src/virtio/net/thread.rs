@@ -126,10 +126,6 @@ impl<B: NetBackend> Running<B> {
     fn serve(&mut self) -> Result<(), String> {
         let text = |error: event_manager::Error| error.to_string();
         let mut wait = 0;
-        self.manager
-            .subscriber_mut(self.id)
-            .map_err(text)?
-            .discard_early();
         loop {
             self.manager.run_with_timeout(wait).map_err(text)?;
             let worker = self.manager.subscriber_mut(self.id).map_err(text)?;

@@ -167,12 +167,6 @@ impl<B: NetBackend> Worker<B> {
         }
     }
 
-    /// Frames that came before the driver was ready are not for it.
-    pub(super) fn discard_early(&mut self) {
-        let count = self.backend.discard();
-        self.counters.rx_early.add(count as u64);
-    }
-
     /// Works until there is nothing to do, or for a bounded number of bursts.
     pub(super) fn turn(&mut self) -> Pause {
         self.rx.queue.disable_kicks();

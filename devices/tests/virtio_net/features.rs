@@ -1,0 +1,80 @@
+//! What the card offers and shows.
+
+use devices::{
+    testing::{register, status},
+    virtio::net::{NetDevice, NetError, loopback::Loopback},
+};
+
+use crate::guest::*;
+
+#[test]
+fn offers_what_it_can_do_and_no_more() {
+    let mut guest = NetGuest::plug("tfeat");
+    let offered = guest.driver.offered();
+    let expected =
+        MTU_FEATURE | 1 << 5 | 1 << 16 | MRG_RXBUF | INDIRECT_DESC | EVENT_IDX | VERSION_1;
+    assert_eq!(offered, expected);
+    assert_eq!(guest.driver.read(0x08), 1, "a network card");
+    assert_eq!(guest.driver.config::<6>(0), MAC);
+    assert_eq!(guest.driver.config::<2>(6), [1, 0], "link up");
+    assert_eq!(guest.driver.config::<2>(10), 1500u16.to_le_bytes());
+}
+
+/// 25: what was not offered can't be had.
+#[test]
+fn features_that_were_not_offered_are_refused() {
+    let mut guest = NetGuest::plug("t25");
+    let offered = guest.driver.offered();
+    for bit in (0..64).filter(|bit| offered >> bit & 1 == 0) {
+        assert!(!guest.driver.negotiate(VERSION_1 | 1 << bit), "bit {bit}");
+    }
+    assert!(!guest.driver.negotiate(MRG_RXBUF), "the legacy interface");
+    assert!(guest.driver.negotiate(VERSION_1));
+}
+
+#[test]
+fn the_link_state_reaches_the_guest() {
+    let mut guest = NetGuest::start("tlink");
+    let generation = guest.driver.read(register::CONFIG_GENERATION);
+    guest.control.set_link(true);
+    assert!(!guest.driver.interrupted(), "nothing changed");
+    guest.control.set_link(false);
+    assert_eq!(guest.driver.wait_interrupt(), 2);
+    assert_eq!(guest.driver.config::<2>(6), [0, 0]);
+    assert_ne!(guest.driver.read(register::CONFIG_GENERATION), generation);
+    guest.driver.write(register::STATUS, 0);
+    guest.control.set_link(true);
+    assert!(!guest.driver.interrupted(), "no driver, no interrupt");
+    guest.boot();
+    assert_eq!(guest.driver.config::<2>(6), [1, 0]);
+    assert_eq!(guest.driver.status() & status::NEEDS_RESET, 0);
+    guest.check_traffic();
+}
+
+#[test]
+fn impossible_cards_are_refused() {
+    let ends = || Loopback::pair(1514).unwrap();
+    let refused = |mtu, mac: [u8; 6], count: usize| {
+        let (near, far) = ends();
+        let backends = [near, far].into_iter().take(count).collect();
+        let (mut config, _) = config("tbad");
+        config.mtu = mtu;
+        config.mac = mac;
+        NetDevice::new(config, backends).err()
+    };
+    let frame = NetError::Frame {
+        mtu: 1501,
+        max_frame: 1514,
+    };
+    assert_eq!(refused(Some(1501), MAC, 1), Some(frame));
+    assert!(frame.to_string().contains("1515 bytes"), "{frame}");
+    assert_eq!(refused(Some(67), MAC, 1), Some(NetError::Mtu(67)));
+    assert_eq!(
+        refused(None, [1, 0, 0, 0, 0, 0], 1),
+        Some(NetError::Mac([1, 0, 0, 0, 0, 0]))
+    );
+    assert_eq!(refused(None, [0; 6], 1), Some(NetError::Mac([0; 6])));
+    assert_eq!(refused(None, MAC, 0), Some(NetError::Pairs(0)));
+    assert_eq!(refused(None, MAC, 2), Some(NetError::Pairs(2)));
+    assert_eq!(refused(Some(1500), MAC, 1), None);
+}
