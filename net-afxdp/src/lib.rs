@@ -53,12 +53,13 @@
 //! nor `Clone` and are made by the pool only, one for each chunk; lending one to the kernel
 //! consumes it. The rings are mapped by libxdp and walked here, with the orderings that the module
 //! `ring` explains; they are owned by the socket whose end unmaps them. `unsafe` is in the modules
-//! `bpf`, `ring`, `socket`, `sys` and `umem`, and nowhere else.
+//! `bpf`, `libxdp`, `ring`, `sys` and `umem`, and nowhere else.
 
 mod bpf;
 mod counters;
 mod frame;
 mod interface;
+mod libxdp;
 mod link;
 mod memlock;
 mod netlink;

@@ -6,7 +6,7 @@ use crate::{
     interface::{Interface, InterfaceError},
     program::{AttachMode, AttachedProgram, LoadedProgram, ProgramError},
     queue::Queue,
-    socket::{Binding, Socket, SocketError},
+    socket::{Socket, SocketError, SocketOptions},
     umem::{CHUNK_SIZE, RX_HEADROOM, Umem},
 };
 
@@ -271,7 +271,7 @@ fn open_queue(
         need: u64::from(config.frames) * u64::from(CHUNK_SIZE) / 1024,
         source,
     })?;
-    let binding = Binding {
+    let options = SocketOptions {
         ifindex: interface.index(),
         queue: id,
         // With the program in the stack, a driver that was given the frames in zero-copy mode
@@ -279,7 +279,7 @@ fn open_queue(
         copy: config.force_copy || program.mode() == AttachMode::Skb,
         ring_size: config.frames / 2,
     };
-    let queue = Queue::new(id, Socket::open(umem, &binding)?, pool);
+    let queue = Queue::new(id, Socket::open(umem, &options)?, pool);
     program.direct(id, queue.as_fd())?;
     Ok(queue)
 }

@@ -1,35 +1,30 @@
-#![expect(unsafe_code, reason = "calls libxdp, which maps the rings")]
-//! One AF_XDP socket: created, its memory registered, its rings mapped, bound to a queue.
+//! One AF_XDP socket: created, its memory registered, bound to a queue.
 //!
-//! libxdp does the set-up (it knows the layouts of all kernels); the rings are walked by
-//! [`ring`](crate::ring), since libxdp exports its ring helpers as calls, one per packet. The XDP
-//! program is not libxdp's either: [`program`](crate::program) owns that.
+//! Creation and binding are [`libxdp`](crate::libxdp)'s; the XDP program is not:
+//! [`program`](crate::program) owns that.
 
 use std::{
-    ffi::CString,
     io,
-    os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd},
-    ptr::{self, NonNull},
+    os::fd::{AsFd, BorrowedFd},
     thread,
     time::{Duration, Instant},
 };
 
-use libxdp_sys as xdp;
 use rustix::{
     io::Errno,
     net::{AddressFamily, SocketFlags, SocketType},
 };
 
 use crate::{
+    libxdp::{Binding, Handle, Rings},
     memlock::MemoryLimit,
     netlink::{Asker, Which},
-    ring::{Consumer, Descriptor, Layout, Producer},
-    umem::{CHUNK_SIZE, Umem},
+    umem::Umem,
 };
 
 /// How long a busy queue is tried again. The kernel frees a queue some 50 ms after its socket was
-/// closed, later on a loaded machine.
-const BUSY_PATIENCE: Duration = Duration::from_millis(1000);
+/// closed; on a loaded machine it took more than a second.
+const BUSY_PATIENCE: Duration = Duration::from_millis(3000);
 
 /// Pause between two tries.
 const BUSY_PAUSE: Duration = Duration::from_millis(10);
@@ -37,9 +32,9 @@ const BUSY_PAUSE: Duration = Duration::from_millis(10);
 /// What a `sendto` should transmit at most in copy mode, in frames. More makes no difference.
 const TX_BUDGET: u32 = 256;
 
-/// What to bind to, and how.
+/// What to open, and how.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Binding {
+pub(crate) struct SocketOptions {
     /// Index of the interface.
     pub(crate) ifindex: u32,
     /// Queue of the interface.
@@ -94,186 +89,31 @@ pub enum SocketError {
         source: io::Error,
     },
     /// The interface has fewer queues.
-    #[error("the kernel refused to bind to it ({0}): the interface has no such queue")]
+    #[error(
+        "the kernel refused to bind to it: {0}. Most likely the interface has fewer queues in use; \
+         `ethtool -l` shows them"
+    )]
     NoSuchQueue(#[source] io::Error),
     /// `bind()` or the rings failed for another reason.
     #[error("cannot bind an AF_XDP socket to it: {0}")]
     Bind(#[source] io::Error),
 }
 
-/// What libxdp writes the rings' places to, and reads them from again when it deletes the socket.
-#[derive(Debug)]
-struct Places {
-    fill: xdp::xsk_ring_prod,
-    completion: xdp::xsk_ring_cons,
-    rx: xdp::xsk_ring_cons,
-    tx: xdp::xsk_ring_prod,
-}
-
-impl Places {
-    /// Nothing mapped yet.
-    fn new() -> Self {
-        Self {
-            fill: no_producer(),
-            completion: no_consumer(),
-            rx: no_consumer(),
-            tx: no_producer(),
-        }
-    }
-}
-
-/// libxdp's objects, in the order in which they come to be; deleted in the reverse.
-#[derive(Debug)]
-struct Handle {
-    socket: *mut xdp::xsk_socket,
-    umem: *mut xdp::xsk_umem,
-    /// From `Box::into_raw`: libxdp keeps pointers into it.
-    places: NonNull<Places>,
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        // SAFETY: created by `Handle::register` and `bind`, deleted once; null is allowed. Unmaps
-        // the rings.
-        unsafe { xdp::xsk_socket__delete(self.socket) };
-        // SAFETY: as above, and its socket is gone. Closes the file descriptor.
-        let result = unsafe { xdp::xsk_umem__delete(self.umem) };
-        debug_assert_eq!(result, 0, "xsk_umem__delete");
-        // SAFETY: from Box::into_raw in `register`; libxdp, which also had it, is done.
-        drop(unsafe { Box::from_raw(self.places.as_ptr()) });
-    }
-}
-
-impl Handle {
-    /// Registers the memory through `fd`, which this takes, and maps the fill and completion rings.
-    fn register(fd: OwnedFd, umem: &Umem, ring_size: u32) -> Result<Self, SocketError> {
-        let need = umem.length() as u64;
-        let config = xdp::xsk_umem_config {
-            fill_size: ring_size * 2,
-            comp_size: ring_size,
-            frame_size: CHUNK_SIZE,
-            frame_headroom: 0,
-            flags: 0,
-        };
-        let places = NonNull::from(Box::leak(Box::new(Places::new())));
-        let mut handle = Self {
-            socket: ptr::null_mut(),
-            umem: ptr::null_mut(),
-            places,
-        };
-        // SAFETY: plain address arithmetic on a live allocation.
-        let fill = unsafe { &raw mut (*places.as_ptr()).fill };
-        // SAFETY: as above.
-        let completion = unsafe { &raw mut (*places.as_ptr()).completion };
-        // SAFETY: the memory outlives the socket (see `Socket`), the places and the
-        // configuration outlive the call. libxdp closes the fd when it fails, and with the umem.
-        let result = unsafe {
-            xdp::xsk_umem__create_with_fd(
-                &raw mut handle.umem,
-                fd.into_raw_fd(),
-                umem.base().as_ptr().cast(),
-                need,
-                fill,
-                completion,
-                &raw const config,
-            )
-        };
-        if result == 0 {
-            return Ok(handle);
-        }
-        handle.umem = ptr::null_mut();
-        let source = io::Error::from_raw_os_error(-result);
-        let need = need / 1024;
-        match -result {
-            // xdp_umem_account_pages says ENOBUFS; pinning says ENOMEM, and EPERM with a limit of 0.
-            libc::ENOBUFS | libc::ENOMEM | libc::EPERM => Err(SocketError::LockedMemory {
-                need,
-                limit: MemoryLimit::now(),
-                source,
-            }),
-            _ => Err(SocketError::Register { need, source }),
-        }
-    }
-
-    /// Maps the rx and tx rings and binds. May be called again after it failed.
-    fn bind(&mut self, binding: &Binding) -> io::Result<()> {
-        // By name, since libxdp takes nothing else; looked up at the last moment, as names change.
-        let name = Asker::open()?.ask(Which::Index(binding.ifindex))?.name;
-        let name = CString::new(name)?;
-        let copy = if binding.copy { libc::XDP_COPY } else { 0 };
-        let config = xdp::xsk_socket_config {
-            rx_size: binding.ring_size,
-            tx_size: binding.ring_size,
-            __bindgen_anon_1: xdp::xsk_socket_config__bindgen_ty_1 {
-                libxdp_flags: xdp::XSK_LIBXDP_FLAGS__INHIBIT_PROG_LOAD,
-            },
-            // For the program, which libxdp leaves alone.
-            xdp_flags: 0,
-            bind_flags: libc::XDP_USE_NEED_WAKEUP | copy,
-        };
-        // SAFETY: plain address arithmetic on a live allocation.
-        let rx = unsafe { &raw mut (*self.places.as_ptr()).rx };
-        // SAFETY: as above.
-        let tx = unsafe { &raw mut (*self.places.as_ptr()).tx };
-        // SAFETY: the umem is registered and has no other socket; the places live as long as the
-        // handle; name and configuration outlive the call.
-        let result = unsafe {
-            xdp::xsk_socket__create(
-                &raw mut self.socket,
-                name.as_ptr(),
-                binding.queue,
-                self.umem,
-                rx,
-                tx,
-                &raw const config,
-            )
-        };
-        if result == 0 {
-            return Ok(());
-        }
-        self.socket = ptr::null_mut();
-        Err(io::Error::from_raw_os_error(-result))
-    }
-}
-
-impl AsFd for Handle {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: the umem is not null once `register` has succeeded.
-        let fd = unsafe { xdp::xsk_umem__fd(self.umem) };
-        // SAFETY: open as long as the handle lives.
-        unsafe { BorrowedFd::borrow_raw(fd) }
-    }
-}
-
-/// A bound AF_XDP socket with its four rings.
-///
-/// Owns the memory of the frames, so that it outlives the rings.
+/// A bound AF_XDP socket with its rings and the memory of its frames.
 #[derive(Debug)]
 pub(crate) struct Socket {
-    /// To the kernel: frames to receive into.
-    pub(crate) fill: Producer<u64>,
-    /// From the kernel: frames that were sent.
-    pub(crate) completion: Consumer<u64>,
-    /// From the kernel: frames that were received.
-    pub(crate) rx: Consumer<Descriptor>,
-    /// To the kernel: frames to send.
-    pub(crate) tx: Producer<Descriptor>,
-    /// After the rings, whose memory it unmaps, and before the frames' memory.
-    handle: Handle,
-    /// The frames' memory.
+    pub(crate) rings: Rings,
+    /// After the rings: the socket goes first.
     pub(crate) umem: Umem,
     zero_copy: bool,
 }
-
-// SAFETY: libxdp's objects are used by this value alone and are not tied to a thread.
-unsafe impl Send for Socket {}
 
 impl Socket {
     /// Registers `umem` and binds. A queue that is busy is tried again for a bounded time.
     ///
     /// # Errors
     /// [`SocketError`]; nothing is left behind.
-    pub(crate) fn open(umem: Umem, binding: &Binding) -> Result<Self, SocketError> {
+    pub(crate) fn open(umem: Umem, options: &SocketOptions) -> Result<Self, SocketError> {
         let fd = rustix::net::socket_with(
             AddressFamily::XDP,
             SocketType::RAW,
@@ -281,35 +121,21 @@ impl Socket {
             None,
         )
         .map_err(|error| SocketError::Create(error.into()))?;
-        let mut handle = Handle::register(fd, &umem, binding.ring_size)?;
-        bind_patiently(&mut handle, binding)?;
+        let mut handle = Handle::register(fd, &umem, options.ring_size)
+            .map_err(|source| explain_registration(&umem, source))?;
+        bind_patiently(&mut handle, options)?;
 
         // Absent before Linux 6.17; then each sendto takes 32 frames.
-        let budget = TX_BUDGET.min(binding.ring_size);
+        let budget = TX_BUDGET.min(options.ring_size);
         if let Err(error) = crate::sys::set_tx_budget(handle.as_fd(), budget) {
             tracing::debug!(%error, "this kernel sends at most 32 frames per system call");
         }
         let zero_copy = rustix::net::sockopt::xdp_options(handle.as_fd())
             .map_err(|error| SocketError::Bind(error.into()))?
             .contains(rustix::net::xdp::XdpOptionsFlags::XDP_OPTIONS_ZEROCOPY);
-        // SAFETY: libxdp wrote it in `register` and `bind`, and reads it again at the end only.
-        let places = unsafe { handle.places.as_ref() };
-        // SAFETY: libxdp mapped the ring; the mapping is undone by `handle`, which is dropped
-        // after the rings. The socket was just made, so this is the only producer. The same holds
-        // for the other three.
-        let fill = unsafe { Producer::new(producer_layout(&places.fill)?) };
-        // SAFETY: as above.
-        let completion = unsafe { Consumer::new(consumer_layout(&places.completion)?) };
-        // SAFETY: as above.
-        let rx = unsafe { Consumer::new(consumer_layout(&places.rx)?) };
-        // SAFETY: as above.
-        let tx = unsafe { Producer::new(producer_layout(&places.tx)?) };
+        let rings = Rings::new(handle).map_err(SocketError::Bind)?;
         Ok(Self {
-            fill,
-            completion,
-            rx,
-            tx,
-            handle,
+            rings,
             umem,
             zero_copy,
         })
@@ -344,19 +170,26 @@ impl Socket {
 
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.handle.as_fd()
+        self.rings.as_fd()
     }
 }
 
-fn bind_patiently(handle: &mut Handle, binding: &Binding) -> Result<(), SocketError> {
+fn bind_patiently(handle: &mut Handle, options: &SocketOptions) -> Result<(), SocketError> {
     let start = Instant::now();
+    let mut told = false;
     loop {
-        let Err(source) = handle.bind(binding) else {
+        let Err(source) = bind(handle, options) else {
             return Ok(());
         };
         let waited = start.elapsed();
         match source.raw_os_error() {
-            Some(libc::EBUSY) if waited < BUSY_PATIENCE => thread::sleep(BUSY_PAUSE),
+            Some(libc::EBUSY) if waited < BUSY_PATIENCE => {
+                if !told && waited > BUSY_PATIENCE / 10 {
+                    tracing::info!(queue = options.queue, "the queue is busy, waiting for it");
+                    told = true;
+                }
+                thread::sleep(BUSY_PAUSE);
+            }
             Some(libc::EBUSY) => return Err(SocketError::Busy { waited, source }),
             Some(libc::EINVAL) => return Err(SocketError::NoSuchQueue(source)),
             _ => return Err(SocketError::Bind(source)),
@@ -364,66 +197,84 @@ fn bind_patiently(handle: &mut Handle, binding: &Binding) -> Result<(), SocketEr
     }
 }
 
-fn no_producer() -> xdp::xsk_ring_prod {
-    xdp::xsk_ring_prod {
-        cached_prod: 0,
-        cached_cons: 0,
-        mask: 0,
-        size: 0,
-        producer: ptr::null_mut(),
-        consumer: ptr::null_mut(),
-        ring: ptr::null_mut(),
-        flags: ptr::null_mut(),
-    }
-}
-
-fn no_consumer() -> xdp::xsk_ring_cons {
-    xdp::xsk_ring_cons {
-        cached_prod: 0,
-        cached_cons: 0,
-        mask: 0,
-        size: 0,
-        producer: ptr::null_mut(),
-        consumer: ptr::null_mut(),
-        ring: ptr::null_mut(),
-        flags: ptr::null_mut(),
-    }
-}
-
-/// The ring's places as libxdp found them, checked: it has done its work, so nothing is null.
-fn producer_layout<T>(ring: &xdp::xsk_ring_prod) -> Result<Layout<T>, SocketError> {
-    layout(
-        ring.producer,
-        ring.consumer,
-        ring.flags,
-        ring.ring.cast(),
-        ring.size,
-    )
-}
-
-fn consumer_layout<T>(ring: &xdp::xsk_ring_cons) -> Result<Layout<T>, SocketError> {
-    layout(
-        ring.producer,
-        ring.consumer,
-        ring.flags,
-        ring.ring.cast(),
-        ring.size,
-    )
-}
-
-fn layout<T>(
-    producer: *mut u32,
-    consumer: *mut u32,
-    flags: *mut u32,
-    entries: *mut T,
-    size: u32,
-) -> Result<Layout<T>, SocketError> {
-    let unmapped = || SocketError::Bind(io::Error::other("libxdp left a ring unmapped"));
-    Ok(Layout {
-        producer: NonNull::new(producer).ok_or_else(unmapped)?,
-        consumer: NonNull::new(consumer).ok_or_else(unmapped)?,
-        flags: NonNull::new(flags).ok_or_else(unmapped)?,
-        entries: NonNull::new(entries).ok_or_else(unmapped)?,
-        size,
+fn bind(handle: &mut Handle, options: &SocketOptions) -> io::Result<()> {
+    // Looked up at the last moment, as names change.
+    let interface = Asker::open()?.ask(Which::Index(options.ifindex))?.name;
+    handle.bind(&Binding {
+        interface: &interface,
+        queue: options.queue,
+        copy: options.copy,
+        ring_size: options.ring_size,
     })
+}
+
+fn explain_registration(umem: &Umem, source: io::Error) -> SocketError {
+    let need = umem.length() as u64 / 1024;
+    match source.raw_os_error() {
+        // xdp_umem_account_pages says ENOBUFS; pinning pages says ENOMEM, a security policy EPERM.
+        Some(libc::ENOBUFS | libc::ENOMEM | libc::EPERM) => SocketError::LockedMemory {
+            need,
+            limit: MemoryLimit::now(),
+            source,
+        },
+        _ => SocketError::Register { need, source },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_error_says_what_was_tried_what_the_system_said_and_what_to_do() {
+        let system = io::Error::from_raw_os_error;
+        let cases = [
+            (
+                SocketError::Create(system(libc::EPERM)).to_string(),
+                [
+                    "create an AF_XDP socket",
+                    "Operation not permitted",
+                    "CAP_NET_RAW",
+                ],
+            ),
+            (
+                SocketError::LockedMemory {
+                    need: 16384,
+                    limit: MemoryLimit::now(),
+                    source: system(libc::ENOBUFS),
+                }
+                .to_string(),
+                ["lock 16384 KiB", "No buffer space", "ulimit -l"],
+            ),
+            (
+                SocketError::Register {
+                    need: 16384,
+                    source: system(libc::EINVAL),
+                }
+                .to_string(),
+                ["register 16384 KiB", "Invalid argument", "with the kernel"],
+            ),
+            (
+                SocketError::Busy {
+                    waited: BUSY_PATIENCE,
+                    source: system(libc::EBUSY),
+                }
+                .to_string(),
+                ["another AF_XDP socket", "after 3000 ms", "ss --xdp -p"],
+            ),
+            (
+                SocketError::NoSuchQueue(system(libc::EINVAL)).to_string(),
+                ["refused to bind", "Invalid argument", "ethtool -l"],
+            ),
+            (
+                SocketError::Bind(system(libc::ENODEV)).to_string(),
+                ["cannot bind", "AF_XDP socket", "No such device"],
+            ),
+        ];
+        for (text, parts) in cases {
+            for part in parts {
+                assert!(text.contains(part), "{part:?} is not in {text:?}");
+            }
+        }
+    }
 }

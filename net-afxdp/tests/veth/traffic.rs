@@ -7,7 +7,7 @@ use std::{
     time::Instant,
 };
 
-use net_afxdp::{AttachMode, Port, PortConfig, Queue, SendError};
+use net_afxdp::{AttachMode, LinkMonitor, Port, PortConfig, Queue, SendError};
 use rustix::event::PollFlags;
 
 use crate::{
@@ -138,6 +138,26 @@ fn a_burst_longer_than_the_kernels_budget_is_sent_by_one_flush() {
         );
     }
     assert_eq!(queue.room(), 2048);
+}
+
+#[test]
+fn a_queue_can_be_served_by_another_thread() {
+    fn assert_send<T: Send>() {}
+    assert_send::<Port>();
+    assert_send::<LinkMonitor>();
+    let Some(net) = Net::new() else { return };
+    let (_port, mut queue) = open(&config(&net.near));
+    let far = Packet::open(&net.far);
+    // It stays in the network namespace that it was opened in.
+    let thread = std::thread::spawn(move || {
+        let got = receive(&mut queue, 1);
+        send(&mut queue, &got[0]).unwrap();
+        queue.flush().unwrap();
+        got
+    });
+    far.send(&frame(1, 64)).unwrap();
+    assert!(far.receive().as_deref() == Some(&frame(1, 64)));
+    assert!(thread.join().unwrap() == [frame(1, 64)]);
 }
 
 #[test]

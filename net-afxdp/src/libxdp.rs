@@ -1,0 +1,288 @@
+#![expect(
+    unsafe_code,
+    reason = "calls libxdp, which creates the socket and maps the rings"
+)]
+//! libxdp's part: it registers the frame memory, maps the rings and binds, and undoes all that.
+//!
+//! It knows the layouts of all kernels. The rings it maps are walked by [`ring`](crate::ring), since
+//! it exports its ring helpers as calls, one per packet.
+
+use std::{
+    ffi::CString,
+    io,
+    os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd},
+    ptr::{self, NonNull},
+};
+
+use libxdp_sys as xdp;
+
+use crate::{
+    ring::{Consumer, Descriptor, Layout, Producer},
+    umem::{CHUNK_SIZE, Umem},
+};
+
+/// What to bind to, and how.
+#[derive(Debug)]
+pub(crate) struct Binding<'a> {
+    /// Name of the interface: libxdp takes no index.
+    pub(crate) interface: &'a str,
+    /// Queue of the interface.
+    pub(crate) queue: u32,
+    /// Never zero-copy.
+    pub(crate) copy: bool,
+    /// Entries of the rx and tx rings, a power of two.
+    pub(crate) ring_size: u32,
+}
+
+/// What libxdp writes the rings' places to, and reads them from again when it deletes the socket.
+#[derive(Debug)]
+struct Places {
+    fill: xdp::xsk_ring_prod,
+    completion: xdp::xsk_ring_cons,
+    rx: xdp::xsk_ring_cons,
+    tx: xdp::xsk_ring_prod,
+}
+
+impl Places {
+    /// Nothing mapped yet.
+    fn new() -> Self {
+        Self {
+            fill: no_producer(),
+            completion: no_consumer(),
+            rx: no_consumer(),
+            tx: no_producer(),
+        }
+    }
+}
+
+/// libxdp's objects, in the order in which they come to be; deleted in the reverse.
+#[derive(Debug)]
+pub(crate) struct Handle {
+    socket: *mut xdp::xsk_socket,
+    umem: *mut xdp::xsk_umem,
+    /// From `Box::into_raw`: libxdp keeps pointers into it.
+    places: NonNull<Places>,
+}
+
+// SAFETY: libxdp's objects are used through this value alone and are not tied to a thread.
+unsafe impl Send for Handle {}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // SAFETY: created by `Handle::register` and `bind`, deleted once; null is allowed. Unmaps
+        // the rings.
+        unsafe { xdp::xsk_socket__delete(self.socket) };
+        // SAFETY: as above, and its socket is gone. Closes the file descriptor.
+        let result = unsafe { xdp::xsk_umem__delete(self.umem) };
+        debug_assert_eq!(result, 0, "xsk_umem__delete");
+        // SAFETY: from Box::into_raw in `register`; libxdp, which also had it, is done.
+        drop(unsafe { Box::from_raw(self.places.as_ptr()) });
+    }
+}
+
+impl Handle {
+    /// Registers the memory through `fd`, which this takes, and maps the fill and completion rings.
+    /// The completion ring has `ring_size` entries, a power of two, and the fill ring twice as many.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn register(fd: OwnedFd, umem: &Umem, ring_size: u32) -> io::Result<Self> {
+        let config = xdp::xsk_umem_config {
+            fill_size: ring_size * 2,
+            comp_size: ring_size,
+            frame_size: CHUNK_SIZE,
+            frame_headroom: 0,
+            flags: 0,
+        };
+        let places = NonNull::from(Box::leak(Box::new(Places::new())));
+        let mut handle = Self {
+            socket: ptr::null_mut(),
+            umem: ptr::null_mut(),
+            places,
+        };
+        // SAFETY: plain address arithmetic on a live allocation.
+        let fill = unsafe { &raw mut (*places.as_ptr()).fill };
+        // SAFETY: as above.
+        let completion = unsafe { &raw mut (*places.as_ptr()).completion };
+        // SAFETY: the memory is mapped now, and its pages are pinned by the kernel from now on; places
+        // and configuration outlive the call. libxdp closes the fd when it fails, and with the umem.
+        let result = unsafe {
+            xdp::xsk_umem__create_with_fd(
+                &raw mut handle.umem,
+                fd.into_raw_fd(),
+                umem.base().as_ptr().cast(),
+                umem.length() as u64,
+                fill,
+                completion,
+                &raw const config,
+            )
+        };
+        if result == 0 {
+            return Ok(handle);
+        }
+        handle.umem = ptr::null_mut();
+        Err(io::Error::from_raw_os_error(-result))
+    }
+
+    /// Maps the rx and tx rings and binds. May be called again after it failed.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn bind(&mut self, binding: &Binding<'_>) -> io::Result<()> {
+        let name = CString::new(binding.interface)?;
+        let copy = if binding.copy { libc::XDP_COPY } else { 0 };
+        let config = xdp::xsk_socket_config {
+            rx_size: binding.ring_size,
+            tx_size: binding.ring_size,
+            __bindgen_anon_1: xdp::xsk_socket_config__bindgen_ty_1 {
+                libxdp_flags: xdp::XSK_LIBXDP_FLAGS__INHIBIT_PROG_LOAD,
+            },
+            // For the program, which libxdp leaves alone.
+            xdp_flags: 0,
+            bind_flags: libc::XDP_USE_NEED_WAKEUP | copy,
+        };
+        // SAFETY: plain address arithmetic on a live allocation.
+        let rx = unsafe { &raw mut (*self.places.as_ptr()).rx };
+        // SAFETY: as above.
+        let tx = unsafe { &raw mut (*self.places.as_ptr()).tx };
+        // SAFETY: the umem is registered and has no other socket; the places live as long as the
+        // handle; name and configuration outlive the call.
+        let result = unsafe {
+            xdp::xsk_socket__create(
+                &raw mut self.socket,
+                name.as_ptr(),
+                binding.queue,
+                self.umem,
+                rx,
+                tx,
+                &raw const config,
+            )
+        };
+        if result == 0 {
+            return Ok(());
+        }
+        self.socket = ptr::null_mut();
+        Err(io::Error::from_raw_os_error(-result))
+    }
+}
+
+impl AsFd for Handle {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the umem is not null once `register` has succeeded.
+        let fd = unsafe { xdp::xsk_umem__fd(self.umem) };
+        // SAFETY: open as long as the handle lives.
+        unsafe { BorrowedFd::borrow_raw(fd) }
+    }
+}
+
+/// A bound socket and its rings. They are only ever borrowed from here: they end with the handle.
+#[derive(Debug)]
+pub(crate) struct Rings {
+    /// To the kernel: frames to receive into.
+    pub(crate) fill: Producer<u64>,
+    /// From the kernel: frames that were sent.
+    pub(crate) completion: Consumer<u64>,
+    /// From the kernel: frames that were received.
+    pub(crate) rx: Consumer<Descriptor>,
+    /// To the kernel: frames to send.
+    pub(crate) tx: Producer<Descriptor>,
+    handle: Handle,
+}
+
+impl Rings {
+    /// Takes the rings of a bound handle.
+    ///
+    /// # Errors
+    /// When the handle was not bound.
+    pub(crate) fn new(handle: Handle) -> io::Result<Self> {
+        // SAFETY: libxdp wrote it in `register` and `bind`, and reads it again at the end only.
+        let places = unsafe { handle.places.as_ref() };
+        // SAFETY: libxdp mapped the ring; the mapping is undone by `handle`, which ends with the
+        // rings. The handle is consumed, so this is the only producer. The same holds for the other
+        // three.
+        let fill = unsafe { Producer::new(producer_layout(&places.fill)?) };
+        // SAFETY: as above.
+        let completion = unsafe { Consumer::new(consumer_layout(&places.completion)?) };
+        // SAFETY: as above.
+        let rx = unsafe { Consumer::new(consumer_layout(&places.rx)?) };
+        // SAFETY: as above.
+        let tx = unsafe { Producer::new(producer_layout(&places.tx)?) };
+        Ok(Self {
+            fill,
+            completion,
+            rx,
+            tx,
+            handle,
+        })
+    }
+}
+
+impl AsFd for Rings {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.handle.as_fd()
+    }
+}
+
+fn no_producer() -> xdp::xsk_ring_prod {
+    xdp::xsk_ring_prod {
+        cached_prod: 0,
+        cached_cons: 0,
+        mask: 0,
+        size: 0,
+        producer: ptr::null_mut(),
+        consumer: ptr::null_mut(),
+        ring: ptr::null_mut(),
+        flags: ptr::null_mut(),
+    }
+}
+
+fn no_consumer() -> xdp::xsk_ring_cons {
+    xdp::xsk_ring_cons {
+        cached_prod: 0,
+        cached_cons: 0,
+        mask: 0,
+        size: 0,
+        producer: ptr::null_mut(),
+        consumer: ptr::null_mut(),
+        ring: ptr::null_mut(),
+        flags: ptr::null_mut(),
+    }
+}
+
+/// The ring's places as libxdp found them, checked: it has done its work, so nothing is null.
+fn producer_layout<T>(ring: &xdp::xsk_ring_prod) -> io::Result<Layout<T>> {
+    layout(
+        ring.producer,
+        ring.consumer,
+        ring.flags,
+        ring.ring.cast(),
+        ring.size,
+    )
+}
+
+fn consumer_layout<T>(ring: &xdp::xsk_ring_cons) -> io::Result<Layout<T>> {
+    layout(
+        ring.producer,
+        ring.consumer,
+        ring.flags,
+        ring.ring.cast(),
+        ring.size,
+    )
+}
+
+fn layout<T>(
+    producer: *mut u32,
+    consumer: *mut u32,
+    flags: *mut u32,
+    entries: *mut T,
+    size: u32,
+) -> io::Result<Layout<T>> {
+    let unmapped = || io::Error::other("libxdp left a ring unmapped");
+    Ok(Layout {
+        producer: NonNull::new(producer).ok_or_else(unmapped)?,
+        consumer: NonNull::new(consumer).ok_or_else(unmapped)?,
+        flags: NonNull::new(flags).ok_or_else(unmapped)?,
+        entries: NonNull::new(entries).ok_or_else(unmapped)?,
+        size,
+    })
+}

@@ -1,0 +1,148 @@
+//! One queue of an interface: bursts of frames in and out.
+
+mod receive;
+mod send;
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd},
+    thread,
+};
+
+pub use send::SendError;
+
+use crate::{
+    counters::{Counters, FrameAccounting, Statistics},
+    frame::{FramePool, Side},
+    socket::Socket,
+    umem::{CHUNK_SIZE, RX_HEADROOM},
+};
+
+/// One queue of an interface, with its socket, its rings and its frames.
+///
+/// Owned by one thread at a time; no locks. Dropping it closes the socket: the kernel releases the
+/// queue some 50 ms later.
+///
+/// Half of the frames circulate through the fill and rx rings, the other half through the tx and
+/// completion rings, and each ring holds all frames that can be in it: neither direction starves the
+/// other, and no ring overflows. The fill ring holds twice as many, since the kernel tells late what
+/// it has taken from it: a frame can be on its way back there before its old entry counts as free.
+#[derive(Debug)]
+pub struct Queue {
+    id: u32,
+    socket: Socket,
+    pool: FramePool,
+    counters: Counters,
+}
+
+impl Queue {
+    /// Takes over a bound socket and arms its receive side.
+    pub(crate) fn new(id: u32, socket: Socket, pool: FramePool) -> Self {
+        let mut queue = Self {
+            id,
+            socket,
+            pool,
+            counters: Counters::default(),
+        };
+        queue.arm();
+        queue.wake_rx();
+        queue
+    }
+
+    /// Number of the queue on its interface.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// Longest frame that [`send`](Self::send) takes, in bytes: Ethernet header included, FCS not.
+    #[must_use]
+    pub fn max_frame(&self) -> usize {
+        CHUNK_SIZE as usize
+    }
+
+    /// Longest frame that can be received, in bytes: the kernel keeps the start of a chunk for
+    /// itself. It drops longer ones and counts them in [`Statistics::rx_dropped`].
+    #[must_use]
+    pub fn max_received_frame(&self) -> usize {
+        (CHUNK_SIZE - RX_HEADROOM) as usize
+    }
+
+    /// Whether the driver reads and writes the frames in place, without a copy in the kernel.
+    #[must_use]
+    pub fn zero_copy(&self) -> bool {
+        self.socket.zero_copy()
+    }
+
+    /// What this queue has done so far.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// The kernel's counters of this socket.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn statistics(&self) -> io::Result<Statistics> {
+        let raw = rustix::net::sockopt::xdp_statistics(self.as_fd())?;
+        // Those that Linux 5.9 brought are there: it also brought the link that the program needs.
+        Ok(Statistics {
+            rx_dropped: raw.rx_dropped,
+            rx_invalid_descs: raw.rx_invalid_descs,
+            tx_invalid_descs: raw.tx_invalid_descs,
+            rx_ring_full: raw.rx_ring_full.unwrap_or(0),
+            rx_fill_ring_empty_descs: raw.rx_fill_ring_empty_descs.unwrap_or(0),
+            tx_ring_empty_descs: raw.tx_ring_empty_descs.unwrap_or(0),
+        })
+    }
+
+    /// Where the frames are now.
+    #[must_use]
+    pub fn accounting(&self) -> FrameAccounting {
+        let socket = &self.socket;
+        let receive = self.pool.lent(Side::Receive);
+        let transmit = self.pool.lent(Side::Transmit);
+        // What the kernel has handed back is known exactly. What it has taken it may tell late, so
+        // that frames it has handed back seem to be in the other ring as well: hence the limits.
+        let rx = socket.rings.rx.available();
+        let fill = socket.rings.fill.pending() + socket.rings.fill.staged();
+        let fill = fill.min(receive.saturating_sub(rx));
+        let completion = socket.rings.completion.available();
+        let tx = socket.rings.tx.pending() + socket.rings.tx.staged();
+        let tx = tx.min(transmit.saturating_sub(completion));
+        FrameAccounting {
+            total: self.pool.total(),
+            free: self.pool.free(),
+            fill,
+            receiving: receive.saturating_sub(rx + fill),
+            rx,
+            tx,
+            transmitting: transmit.saturating_sub(tx + completion),
+            completion,
+        }
+    }
+}
+
+impl AsFd for Queue {
+    /// The socket: readable when frames have been received; writable when the tx ring is half empty
+    /// (so ask for that only while [`Queue::room`] is 0, edge-triggered).
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        let accounting = self.accounting();
+        tracing::debug!(queue = self.id, ?accounting, counters = ?self.counters, "closing");
+        if !accounting.is_balanced() && !thread::panicking() {
+            tracing::error!(
+                queue = self.id,
+                ?accounting,
+                "the frames of the queue don't add up"
+            );
+            debug_assert!(accounting.is_balanced(), "{accounting:?}");
+        }
+    }
+}
