@@ -125,10 +125,8 @@ fn a_dying_thread_is_reported() {
     guest.queue_bytes(&with_header(&pattern(64, 1)));
     let faults = Arc::clone(&guest.faults);
     let fault = wait_for("the report", || faults.lock().unwrap().first().cloned());
-    assert_eq!(
-        fault,
-        "tdie: the network thread ended: it panicked: told to"
-    );
+    assert_eq!(fault, "the io-thread tdie panicked: told to");
+    guest.driver.wait_needs_reset();
     guest.driver.write(register::STATUS, 0);
     assert_eq!(guest.driver.status(), 0);
 }

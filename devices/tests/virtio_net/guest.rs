@@ -30,9 +30,11 @@ pub(crate) const INDIRECT_DESC: u64 = 1 << 28;
 pub(crate) const EVENT_IDX: u64 = 1 << 29;
 pub(crate) const VERSION_1: u64 = 1 << 32;
 
-pub(crate) struct NetGuest {
+pub(crate) struct NetGuest<W = Loopback> {
     pub(crate) driver: TestDriver,
-    pub(crate) wire: Loopback,
+    pub(crate) wire: W,
+    /// Bytes of the longest frame that goes both ways.
+    pub(crate) longest: usize,
     pub(crate) control: NetControl,
     pub(crate) faults: Arc<Mutex<Vec<String>>>,
     pub(crate) features: u64,
@@ -56,15 +58,24 @@ pub(crate) fn config(name: &str) -> (NetConfig, Arc<Mutex<Vec<String>>>) {
     (config, faults)
 }
 
-impl NetGuest {
+impl NetGuest<Loopback> {
     /// A card that the guest has not touched yet.
     pub(crate) fn plug(name: &str) -> Self {
         let (near, wire) = Loopback::pair(MAX_FRAME).unwrap();
         Self::plug_on(name, near, wire)
     }
 
+    /// A card with a running driver and all features.
+    pub(crate) fn start(name: &str) -> Self {
+        let mut guest = Self::plug(name);
+        guest.boot();
+        guest
+    }
+}
+
+impl<W: NetBackend> NetGuest<W> {
     /// The same on any back end whose far end is `wire`.
-    pub(crate) fn plug_on<B: NetBackend>(name: &str, near: B, wire: Loopback) -> Self {
+    pub(crate) fn plug_on<B: NetBackend>(name: &str, near: B, wire: W) -> Self {
         let (config, faults) = config(name);
         let device = NetDevice::new(config, vec![near]).unwrap();
         let control = device.control();
@@ -74,6 +85,7 @@ impl NetGuest {
         Self {
             driver,
             wire,
+            longest: MAX_FRAME,
             control,
             faults,
             features,
@@ -83,13 +95,6 @@ impl NetGuest {
             next_slot: 0,
             posted: Default::default(),
         }
-    }
-
-    /// A card with a running driver and all features.
-    pub(crate) fn start(name: &str) -> Self {
-        let mut guest = Self::plug(name);
-        guest.boot();
-        guest
     }
 
     /// From reset to DRIVER_OK, with new rings.
@@ -180,7 +185,7 @@ impl NetGuest {
 
     /// Frames go both ways, unharmed.
     pub(crate) fn check_traffic(&mut self) {
-        for len in [14, 60, 1514, MAX_FRAME] {
+        for len in [14, 60, 1514, self.longest] {
             let frame = pattern(len, 1);
             self.transmit(&frame);
             assert_eq!(self.sent(), frame);
@@ -218,7 +223,7 @@ impl Ender {
     }
 }
 
-pub(crate) fn take(wire: &mut Loopback) -> Option<Vec<u8>> {
+pub(crate) fn take(wire: &mut impl NetBackend) -> Option<Vec<u8>> {
     let mut taken = None;
     wire.receive(1, |fragments| {
         taken = Some(fragments.concat());
@@ -227,7 +232,7 @@ pub(crate) fn take(wire: &mut Loopback) -> Option<Vec<u8>> {
     taken
 }
 
-pub(crate) fn send(wire: &mut Loopback, frame: &[u8]) {
+pub(crate) fn send(wire: &mut impl NetBackend, frame: &[u8]) {
     let mut rest = frame;
     let mut fill = |buffer: &mut [u8]| {
         let (bytes, after) = rest.split_at(buffer.len());
@@ -250,7 +255,7 @@ pub(crate) fn with_header(frame: &[u8]) -> Vec<u8> {
 }
 
 /// Processor time that the thread `name` has used, in clock ticks (10 ms).
-pub(crate) fn thread_ticks(name: &str) -> u64 {
+fn thread_ticks(name: &str) -> Option<u64> {
     for task in std::fs::read_dir("/proc/self/task").unwrap().flatten() {
         let Ok(stat) = std::fs::read_to_string(task.path().join("stat")) else {
             continue;
@@ -259,18 +264,19 @@ pub(crate) fn thread_ticks(name: &str) -> u64 {
         if before.ends_with(&format!("({name}")) {
             let fields: Vec<&str> = after.split_whitespace().collect();
             // proc(5): state is field 3, utime field 14, stime field 15.
-            return fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+            return Some(fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap());
         }
     }
-    panic!("no thread {name}");
+    None
 }
 
 /// Asserts that the thread sleeps rather than spins: in half a second of waiting it may not even use
 /// a quarter of one.
 pub(crate) fn assert_idle(name: &str) {
-    let before = thread_ticks(name);
+    // A thread names itself when it first runs.
+    let before = wait_for(name, || thread_ticks(name));
     std::thread::sleep(std::time::Duration::from_millis(500));
-    let used = thread_ticks(name) - before;
+    let used = wait_for(name, || thread_ticks(name)) - before;
     assert!(
         used < 25,
         "{name} used {used} ticks while it had nothing to do"

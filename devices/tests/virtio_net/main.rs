@@ -6,6 +6,7 @@
     reason = "a panic is how a test fails, also in its helpers"
 )]
 
+mod afxdp;
 mod fault;
 mod features;
 mod frames;

@@ -13,12 +13,14 @@ use super::{
     NetBackend, NetControl,
     backend::BackendReport,
     counters::PairCounters,
-    shared::{FaultHandler, Shared, lock},
+    shared::{Shared, lock},
     thread::NetThread,
     wire::{ETHERNET_HEADER, MRG_RXBUF},
     worker::WorkerParts,
 };
-use crate::virtio::{ActivateError, Activation, ActiveQueue, VirtioDevice, quiet::Quiet};
+use crate::virtio::{
+    ActivateError, Activation, ActiveQueue, VirtioDevice, quiet::Quiet, worker::OnFault,
+};
 
 /// Device ID of a network card (section 5).
 const NETWORK_CARD: u32 = 1;
@@ -54,7 +56,7 @@ pub struct NetConfig {
     pub link_up: bool,
     /// Called with a sentence when an io-thread ended by a panic or by a host error that it can't go
     /// on from. The device is dead then; the VM should end rather than live on half.
-    pub on_fault: FaultHandler,
+    pub on_fault: OnFault,
 }
 
 impl std::fmt::Debug for NetConfig {

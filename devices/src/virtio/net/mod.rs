@@ -20,4 +20,4 @@ mod worker;
 pub use backend::NetBackend;
 pub use counters::NetCounters;
 pub use device::{NetConfig, NetDevice, NetError, QUEUE_SIZE};
-pub use shared::{FaultHandler, NetControl};
+pub use shared::NetControl;

@@ -12,10 +12,7 @@ use super::{
     backend::BackendReport,
     counters::{NetCounters, PairCounters},
 };
-use crate::virtio::{interrupt::Interrupt, quiet::Quiet};
-
-/// Called with a sentence when an io-thread can't go on.
-pub type FaultHandler = Arc<dyn Fn(&str) + Send + Sync>;
+use crate::virtio::{interrupt::Interrupt, quiet::Quiet, worker::OnFault};
 
 pub(super) struct Shared {
     pub(super) name: String,
@@ -26,7 +23,7 @@ pub(super) struct Shared {
     pub(super) counters: Vec<Arc<PairCounters>>,
     /// One a queue pair: what the back end said when its thread last ended.
     pub(super) reports: Mutex<Vec<BackendReport>>,
-    pub(super) on_fault: FaultHandler,
+    pub(super) on_fault: OnFault,
     pub(super) fault_lines: Quiet,
     pub(super) carrier_lines: Quiet,
 }

@@ -1,11 +1,8 @@
 //! Starting an io-thread and getting its back end back.
 
 use std::{
-    any::Any,
     io,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, mpsc},
-    thread::{Builder, JoinHandle},
 };
 
 use event_manager::{EventManager, SubscriberId, SubscriberOps};
@@ -13,22 +10,19 @@ use event_manager::{EventManager, SubscriberId, SubscriberOps};
 use super::{
     NetBackend,
     shared::{Shared, lock},
-    worker::{Pause, Stop, Worker, WorkerParts},
+    worker::{Pause, Worker, WorkerParts},
 };
-use crate::virtio::ActivateError;
+use crate::virtio::{
+    ActivateError,
+    worker::{OnFault, StopSignal, WorkerThread},
+};
 
-/// A running io-thread. Dropped without [`stop`](Self::stop), it is stopped all the same.
+/// A running io-thread. Dropping it stops it, and the back end with it.
 #[derive(Debug)]
 pub(super) struct NetThread<B> {
-    stop: Arc<Stop>,
-    /// Ends with the back end, or without it if the worker was lost in a panic.
-    thread: Option<JoinHandle<Option<B>>>,
-}
-
-/// A worker in its event loop.
-struct Running<B> {
-    manager: EventManager<Worker<B>>,
-    id: SubscriberId,
+    thread: WorkerThread,
+    /// Where the thread puts the back end when it ends.
+    back: mpsc::Receiver<B>,
 }
 
 impl<B: NetBackend> NetThread<B> {
@@ -37,103 +31,85 @@ impl<B: NetBackend> NetThread<B> {
     /// # Errors
     /// The system refused a thread, an eventfd or an epoll; the back end comes back with it.
     pub(super) fn start(parts: WorkerParts<B>) -> Result<Self, (B, ActivateError)> {
-        let failed = |what| move |source| ActivateError::System { what, source };
-        let prepared = Stop::new()
-            .map_err(failed("make an eventfd for a network thread"))
-            .and_then(|stop| {
-                let other = |error: event_manager::Error| io::Error::other(error.to_string());
-                let manager = EventManager::new_with_capacity(8).map_err(other);
-                Ok((
-                    Arc::new(stop),
-                    manager.map_err(failed("make an epoll for a network thread"))?,
-                ))
-            });
+        let prepared = StopSignal::new().and_then(|stop| {
+            let manager = EventManager::new_with_capacity(8).map_err(host_error)?;
+            Ok((stop, manager))
+        });
+        let failed = |source| {
+            let what = "start a network thread";
+            ActivateError::System { what, source }
+        };
         let (stop, mut manager) = match prepared {
             Ok(prepared) => prepared,
-            Err(error) => return Err((parts.backend, error)),
+            Err(error) => return Err((parts.backend, failed(error))),
         };
+        let name = thread_name(&parts.shared.name, parts.pair);
         let (shared, pair) = (Arc::clone(&parts.shared), parts.pair);
-        let name = thread_name(&shared, pair);
+        let (broken, embedder) = (parts.interrupt.clone(), Arc::clone(&shared.on_fault));
+        // Of an error or of a panic the driver hears as well.
+        let on_fault: OnFault = Arc::new(move |reason| {
+            broken.needs_reset();
+            embedder(reason);
+        });
         let id = manager.add_subscriber(Worker::new(parts, Arc::clone(&stop)));
-        let running = Running { manager, id };
 
-        // Handed over after the thread is there, so that it is not lost if there is none.
+        // Handed over when the thread is there, so that it is not lost if there is none.
         let (give, take) = mpsc::sync_channel::<Running<B>>(1);
-        let body = move || {
-            take.recv()
-                .ok()
-                .and_then(|running| running.live(&shared, pair))
+        let (put, back) = mpsc::sync_channel(1);
+        let work = move |_: &StopSignal| match take.recv() {
+            Ok(mut running) => running.serve(),
+            Err(mpsc::RecvError) => Ok(()),
         };
-        match Builder::new().name(name).spawn(body) {
+        let mut running = Running {
+            worker: Some((manager, id)),
+            put,
+            shared,
+            pair,
+        };
+        match WorkerThread::spawn(&name, stop, on_fault, work) {
             Ok(thread) => {
                 let given = give.send(running);
                 debug_assert!(given.is_ok(), "the thread waits for its worker");
-                Ok(Self {
-                    stop,
-                    thread: Some(thread),
-                })
+                Ok(Self { thread, back })
             }
-            Err(error) => match running.into_backend() {
-                Some(backend) => Err((backend, failed("start a network thread")(error))),
+            Err(error) => match running.take_backend() {
+                Some(backend) => Err((backend, failed(error))),
                 None => unreachable!("the worker was added above"),
             },
         }
     }
 
     /// Ends the thread. When this returns it touches no guest memory, and the back end is ours.
-    pub(super) fn stop(mut self) -> Option<B> {
-        self.end()
-    }
-
-    fn end(&mut self) -> Option<B> {
-        self.stop.request();
-        // A panic was caught and reported inside; an error here would be a second one.
-        self.thread.take()?.join().ok().flatten()
+    /// `None` if it was lost.
+    pub(super) fn stop(self) -> Option<B> {
+        drop(self.thread);
+        self.back.try_recv().ok()
     }
 }
 
-impl<B> Drop for NetThread<B> {
-    fn drop(&mut self) {
-        self.stop.request();
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
+/// A worker in its event loop. Dropped, also by a panic, it hands the back end back.
+struct Running<B: NetBackend> {
+    worker: Option<(EventManager<Worker<B>>, SubscriberId)>,
+    put: mpsc::SyncSender<B>,
+    shared: Arc<Shared>,
+    pair: usize,
 }
 
 impl<B: NetBackend> Running<B> {
-    /// The whole life of the thread.
-    fn live(mut self, shared: &Shared, pair: usize) -> Option<B> {
-        let end = catch_unwind(AssertUnwindSafe(|| self.serve()));
-        let trouble = match end {
-            Ok(Ok(())) => None,
-            Ok(Err(reason)) => Some(reason),
-            Err(panic) => Some(format!("it panicked: {}", panic_text(panic.as_ref()))),
+    /// The life of the thread, until it is to stop.
+    fn serve(&mut self) -> io::Result<()> {
+        let Some((manager, id)) = &mut self.worker else {
+            return Ok(());
         };
-        if let Some(reason) = trouble {
-            (shared.on_fault)(&format!(
-                "{}: the network thread ended: {reason}",
-                shared.name
-            ));
-        }
-        let mut backend = self.into_backend()?;
-        if let Some(report) = lock(&shared.reports).get_mut(pair) {
-            *report = backend.report();
-        }
-        Some(backend)
-    }
-
-    fn serve(&mut self) -> Result<(), String> {
-        let text = |error: event_manager::Error| error.to_string();
         let mut wait = 0;
         loop {
-            self.manager.run_with_timeout(wait).map_err(text)?;
-            let worker = self.manager.subscriber_mut(self.id).map_err(text)?;
-            if worker.stop.requested() {
+            manager.run_with_timeout(wait).map_err(host_error)?;
+            let worker = manager.subscriber_mut(*id).map_err(host_error)?;
+            if worker.stop.is_raised() {
                 return Ok(());
             }
-            if let Some(reason) = worker.failure.take() {
-                return Err(reason);
+            if let Some(error) = worker.failure.take() {
+                return Err(error);
             }
             wait = match worker.turn() {
                 Pause::None => 0,
@@ -141,29 +117,44 @@ impl<B: NetBackend> Running<B> {
                 Pause::Long => -1,
             };
             if let Some(events) = worker.update_interest() {
-                let ops = self.manager.event_ops(self.id).map_err(text)?;
-                ops.modify(events).map_err(text)?;
+                let ops = manager.event_ops(*id).map_err(host_error)?;
+                ops.modify(events).map_err(host_error)?;
             }
         }
     }
 
-    fn into_backend(mut self) -> Option<B> {
-        let worker = self.manager.remove_subscriber(self.id).ok()?;
+    fn take_backend(&mut self) -> Option<B> {
+        let (mut manager, id) = self.worker.take()?;
+        let worker = manager.remove_subscriber(id).ok()?;
         Some(worker.backend)
     }
 }
 
-/// `net0`, or `net0.1` for further pairs. Linux cuts thread names at 15 bytes.
-fn thread_name(shared: &Shared, pair: usize) -> String {
-    let name: String = shared.name.chars().filter(|&c| c != '\0').collect();
+impl<B: NetBackend> Drop for Running<B> {
+    fn drop(&mut self) {
+        let Some(mut backend) = self.take_backend() else {
+            return;
+        };
+        if let Some(report) = lock(&self.shared.reports).get_mut(self.pair) {
+            *report = backend.report();
+        }
+        // There is room for one, and nobody who misses it if the device is gone.
+        let _ = self.put.try_send(backend);
+    }
+}
+
+fn host_error(error: event_manager::Error) -> io::Error {
+    match error {
+        event_manager::Error::Epoll(errno) => errno.into(),
+        other => io::Error::other(other.to_string()),
+    }
+}
+
+/// `net0`, or `net0.1` for further pairs. A name from a user may hold anything but NUL.
+fn thread_name(name: &str, pair: usize) -> String {
+    let name: String = name.chars().filter(|&c| c != '\0').collect();
     match pair {
         0 => name,
         _ => format!("{name}.{pair}"),
     }
-}
-
-fn panic_text(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("without a message")
 }

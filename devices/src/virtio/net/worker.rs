@@ -5,14 +5,7 @@
 //! that would change that, looks once more, and sleeps. A queue whose driver broke the rules
 //! stops; the other one and the thread go on until the driver resets the device.
 
-use std::{
-    io,
-    os::fd::AsRawFd,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::{io, os::fd::AsRawFd, sync::Arc};
 
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 use vmm_sys_util::eventfd::EventFd;
@@ -28,6 +21,7 @@ use crate::virtio::{
     ActiveQueue,
     interrupt::Interrupt,
     queue::{LiveQueue, QueueFault},
+    worker::StopSignal,
 };
 
 /// Frames moved one way before the other way has its turn.
@@ -38,32 +32,6 @@ const BURSTS_A_TURN: usize = 16;
 const ROOM_RETRY_MS: i32 = 1;
 /// How soon to try again after the wire refused frames, in milliseconds.
 const CARRIER_RETRY_MS: i32 = 100;
-
-/// Tells an io-thread to end.
-#[derive(Debug)]
-pub(super) struct Stop {
-    wanted: AtomicBool,
-    event: EventFd,
-}
-
-impl Stop {
-    pub(super) fn new() -> io::Result<Self> {
-        Ok(Self {
-            wanted: AtomicBool::new(false),
-            event: EventFd::new(vmm_sys_util::eventfd::EFD_CLOEXEC)?,
-        })
-    }
-
-    pub(super) fn request(&self) {
-        self.wanted.store(true, Ordering::Release);
-        // Never read, so one write wakes the thread for good.
-        let _ = self.event.write(1);
-    }
-
-    pub(super) fn requested(&self) -> bool {
-        self.wanted.load(Ordering::Acquire)
-    }
-}
 
 /// What a worker is made of.
 pub(super) struct WorkerParts<B> {
@@ -112,7 +80,7 @@ struct Port {
 
 pub(super) struct Worker<B> {
     pub(super) backend: B,
-    pub(super) stop: Arc<Stop>,
+    pub(super) stop: Arc<StopSignal>,
     rx: Rx,
     rx_port: Port,
     tx: Tx,
@@ -130,11 +98,11 @@ pub(super) struct Worker<B> {
     starved: bool,
     blocked: bool,
     /// Why the thread can't go on.
-    pub(super) failure: Option<String>,
+    pub(super) failure: Option<io::Error>,
 }
 
 impl<B: NetBackend> Worker<B> {
-    pub(super) fn new(parts: WorkerParts<B>, stop: Arc<Stop>) -> Self {
+    pub(super) fn new(parts: WorkerParts<B>, stop: Arc<StopSignal>) -> Self {
         let WorkerParts {
             rx,
             tx,
@@ -172,7 +140,7 @@ impl<B: NetBackend> Worker<B> {
         self.rx.queue.disable_kicks();
         self.tx.queue.disable_kicks();
         for _ in 0..BURSTS_A_TURN {
-            if self.stop.requested() {
+            if self.stop.is_raised() {
                 return Pause::None;
             }
             let rx = self.receive();
@@ -352,29 +320,30 @@ impl<B: NetBackend> MutEventSubscriber for Worker<B> {
             let _ = port.kick.read();
             return;
         }
-        if fd == self.stop.event.as_raw_fd() {
+        if fd == self.stop.as_raw_fd() {
             return;
         }
         let happened = events.event_set();
         self.writable_in_vain = happened.contains(EventSet::OUT);
         if !happened.intersects(EventSet::IN | EventSet::OUT) {
-            self.failure = Some(
-                "its connection to the wire is broken (the file descriptor reports an error)"
-                    .into(),
-            );
+            let what =
+                "its connection to the wire is broken (the file descriptor reports an error)";
+            self.failure = Some(io::Error::other(what));
         }
     }
 
     fn init(&mut self, ops: &mut EventOps<'_>) {
         let fds = [
-            Some(self.stop.event.as_raw_fd()),
+            Some(self.stop.as_raw_fd()),
             Some(self.rx_port.kick.as_raw_fd()),
             Some(self.tx_port.kick.as_raw_fd()),
             self.backend.event_fd().map(|fd| fd.as_raw_fd()),
         ];
         for fd in fds.into_iter().flatten() {
             if let Err(error) = ops.add(Events::new_raw(fd, EventSet::IN)) {
-                self.failure = Some(format!("could not wait for its events: {error}"));
+                self.failure = Some(io::Error::other(format!(
+                    "could not wait for events: {error}"
+                )));
             }
         }
     }
