@@ -11,7 +11,7 @@ pub struct Counters {
     pub rx_discarded: u64,
     /// System calls that told the kernel of new entries in the fill ring.
     pub rx_wakeups: u64,
-    /// Frames that were handed to the kernel to be sent.
+    /// Frames that were queued to be sent.
     pub tx_packets: u64,
     /// Bytes of those.
     pub tx_bytes: u64,

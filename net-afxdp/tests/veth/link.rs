@@ -6,7 +6,7 @@ use net_afxdp::{LinkEvent, LinkMonitor};
 use rustix::event::PollFlags;
 
 use crate::{
-    net::{Net, ip, try_ip},
+    net::{Net, ip, skipped, try_ip},
     packet::{PATIENCE, wait},
 };
 
@@ -99,7 +99,7 @@ fn other_interfaces_are_no_news() {
         ip(&format!("link set dev {} master rwbridge", net.near));
         ip(&format!("link set dev {} nomaster", net.near));
     } else {
-        eprintln!("SKIPPED in part: this kernel has no bridges");
+        skipped("a bridge port among other interfaces: this kernel has no bridges");
     }
     assert_eq!(monitor.next_event().unwrap(), None);
     assert!(monitor.state().unwrap().up);

@@ -8,6 +8,7 @@
 mod child;
 mod life;
 mod link;
+mod loss;
 mod net;
 mod packet;
 mod refusals;

@@ -6,7 +6,7 @@ use net_afxdp::{AttachMode, Port, PortConfig, Probe};
 
 use crate::{
     child,
-    net::{Net, ip},
+    net::{Net, ip, skipped},
     packet::{Packet, frame},
     traffic::{config, open, receive, send},
 };
@@ -38,7 +38,7 @@ fn a_probe_sees_what_is_in_the_way_and_changes_nothing() {
     if let Some(features) = probe.features {
         assert!(features.native && !features.zero_copy, "{features:?}");
     } else {
-        eprintln!("SKIPPED in part: this kernel (before 6.3) does not tell XDP features");
+        skipped("XDP features of a probe: this kernel (before 6.3) does not tell them");
     }
     let (_port, _queue) = open(&config(&net.near));
     let probe = Probe::interface(&net.near).unwrap();
