@@ -3,6 +3,44 @@
 //!
 //! Nothing here knows of KVM. A device is told where guest memory is, gets eventfds for kicks and
 //! for interrupts, and can be driven by any VMM, or by a test.
+//!
+//! A network card on a loopback wire, behind MMIO registers:
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use devices::{
+//!     GuestRam,
+//!     bus::BusDevice,
+//!     virtio::{
+//!         mmio::MmioTransport,
+//!         net::{NetConfig, NetDevice, loopback::Loopback},
+//!     },
+//! };
+//! use vm_memory::GuestAddress;
+//! use vmm_sys_util::eventfd::EventFd;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let ram = GuestRam::from_ranges(&[(GuestAddress(0), 1 << 20)])?;
+//! let (near, _far) = Loopback::pair(1514)?;
+//! let config = NetConfig {
+//!     name: "net0".into(),
+//!     mac: [0x52, 0x54, 0, 0, 0, 1],
+//!     mtu: Some(1500),
+//!     link_up: true,
+//!     on_fault: Arc::new(|reason| eprintln!("{reason}")),
+//! };
+//! let card = NetDevice::new(config, vec![near])?;
+//! let control = card.control();
+//! let mut registers = MmioTransport::new(ram, Box::new(card), EventFd::new(0)?)?;
+//!
+//! let mut magic = [0; 4];
+//! registers.read(0, &mut magic);
+//! assert_eq!(&magic, b"virt");
+//! control.set_link(false);
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod bus;
 pub mod power;

@@ -191,22 +191,26 @@ fn received_frames_are_spread_over_buffers() {
 /// 24: too few buffers: nothing is published, and the frame is not lost.
 #[test]
 fn a_frame_waits_until_there_are_enough_buffers() {
-    let mut guest = NetGuest::start("t24");
-    let frame = pattern(1000, 7);
-    guest.inject(&frame);
-    for posted in 0..10 {
-        wait_for("the worker to stop", || {
-            (guest.control.counters().rx_starved > 0).then_some(())
-        });
-        assert_eq!(guest.rx.used_idx(), 0, "{posted} of 11 buffers");
+    for (name, without) in [("t24", 0), ("t24flags", EVENT_IDX)] {
+        let mut guest = NetGuest::plug(name);
+        guest.features &= !without;
+        guest.boot();
+        let frame = pattern(1000, 7);
+        guest.inject(&frame);
+        for posted in 0..10 {
+            wait_for("the worker to stop", || {
+                (guest.control.counters().rx_starved > 0).then_some(())
+            });
+            assert_eq!(guest.rx.used_idx(), 0, "{posted} of 11 buffers");
+            guest.post(100);
+        }
+        assert_idle(name);
+        assert_eq!(guest.rx.used_idx(), 0);
         guest.post(100);
+        assert_eq!(guest.received(), frame);
+        assert_eq!(guest.control.counters().rx_frames, 1);
+        guest.check_traffic();
     }
-    assert_idle("t24");
-    assert_eq!(guest.rx.used_idx(), 0);
-    guest.post(100);
-    assert_eq!(guest.received(), frame);
-    assert_eq!(guest.control.counters().rx_frames, 1);
-    guest.check_traffic();
 }
 
 /// 16, 17 (what is not offered), 28: dropped, counted, and the queue goes on.

@@ -12,5 +12,6 @@ mod features;
 mod frames;
 mod guest;
 mod life;
+mod random;
 mod rings;
 mod rings_layout;

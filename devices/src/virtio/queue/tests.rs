@@ -252,6 +252,30 @@ fn indirect_tables_work_and_their_rules_hold() {
     assert_eq!(rings.fault(features), fault);
 }
 
+/// The snapshot is what counts: the driver's later changes reach bytes, never the walk.
+#[test]
+fn descriptors_are_not_read_again() {
+    let mut rings = Rings::new();
+    let table = BUFFERS + 0x800;
+    rings
+        .ram
+        .write_slice(b"mine", GuestAddress(BUFFERS))
+        .unwrap();
+    rings.descriptor(0, table, 32, INDIRECT, 0);
+    rings.descriptor_at(table, BUFFERS, 4, NEXT, 1);
+    rings.descriptor_at(table + 16, BUFFERS + 64, 4, WRITE, 0);
+    rings.offer(0);
+    let mut queue = rings.live(INDIRECT_DESC);
+    let mut chain = queue.new_chain();
+    assert!(queue.pop(&mut chain).unwrap());
+    rings.descriptor(0, u64::MAX, u32::MAX, NEXT, 0);
+    rings.descriptor_at(table, u64::MAX, u32::MAX, NEXT | WRITE, 0);
+    rings.descriptor_at(table + 16, u64::MAX, u32::MAX, NEXT, 0);
+    assert_eq!(chain.reader().read_array::<4>().unwrap(), *b"mine");
+    assert_eq!(chain.writer().write(b"theirs"), 4);
+    assert_eq!(rings.read::<[u8; 4]>(BUFFERS + 64), *b"thei");
+}
+
 #[test]
 fn an_indirect_table_may_cross_regions() {
     let mut rings = Rings::new();
