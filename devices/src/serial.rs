@@ -3,8 +3,9 @@
 //! Output goes byte by byte to a [`Write`]; input is fed by whoever owns its source, no more than
 //! the FIFO takes, and is told when there may be room again: nothing that is
 //! pasted or piped in gets lost. Nor does what comes before the guest listens: a driver empties
-//! the FIFO when it starts, so the port takes input only while the received data interrupt is
-//! enabled. (A guest that polls must enable it too.)
+//! the FIFO when it starts, so the port takes input only while Request To Send is on, as a sender with
+//! RTS/CTS flow control does (Linux sets it when the port is opened, after its probing and
+//! emptying; DTR it sets long before).
 
 use std::{
     fmt,
@@ -49,12 +50,11 @@ pub struct SerialPort {
     uart: Serial<Irq, Drained, Box<dyn Write + Send>>,
 }
 
-/// Interrupt enable register, and its bit for received data.
-const IER: u8 = 1;
-const IER_RECEIVED_DATA: u8 = 1 << 0;
-/// Line control and modem control registers, which decide what register 1 is and where input goes.
-const LCR: u8 = 3;
+/// Modem control register, and its bits for Request To Send and for loopback, in which what the
+/// guest sends is its input.
 const MCR: u8 = 4;
+const MCR_RTS: u8 = 1 << 1;
+const MCR_LOOP: u8 = 1 << 4;
 
 impl SerialPort {
     /// A port that raises `irq` (for an irqfd; edge) and writes what the guest sends to `output`,
@@ -68,11 +68,10 @@ impl SerialPort {
 
     /// How many bytes [`feed`](Self::feed) would take now.
     pub fn room(&self) -> usize {
-        let state = self.uart.state();
-        if state.interrupt_enable & IER_RECEIVED_DATA == 0 {
-            return 0;
+        match self.uart.state().modem_control & (MCR_RTS | MCR_LOOP) {
+            MCR_RTS => self.uart.fifo_capacity(),
+            _ => 0,
         }
-        self.uart.fifo_capacity()
     }
 
     /// Hands input to the guest; returns how many bytes of it fitted.
@@ -102,7 +101,7 @@ impl BusDevice for SerialPort {
                 // What can't be written is lost, as on a wire that nobody listens to; the output's
                 // owner reports it. A line per byte here would flood the log.
                 let _ = self.uart.write(register, byte);
-                if matches!(register, IER | LCR | MCR) && self.room() > 0 {
+                if register == MCR && self.room() > 0 {
                     (self.uart.events().0)();
                 }
             }
@@ -125,7 +124,8 @@ mod tests {
     use super::*;
 
     const DATA: u64 = 0;
-    const IER: u64 = super::IER as u64;
+    const IER: u64 = 1;
+    const MCR: u64 = super::MCR as u64;
     const LSR: u64 = 5;
 
     #[derive(Clone, Default)]
@@ -173,6 +173,11 @@ mod tests {
         let (mut port, irq, drained, _sink) = port();
         assert_eq!(port.room(), 0, "nobody listens");
         port.write(IER, &[1]);
+        for probing in [0, 0x1a, 9] {
+            port.write(MCR, &[probing]);
+            assert_eq!(port.room(), 0, "the driver still probes");
+        }
+        port.write(MCR, &[0x0b]);
         assert!(drained.read().is_ok(), "somebody listens");
         let room = port.room();
         let input = vec![b'x'; room + 10];

@@ -26,8 +26,8 @@ use crate::{
     size::human,
     x86_64::{
         layout::{
-            ACPI_END, ACPI_START, CMDLINE, HIGH_RAM_START, LOW_RAM_END, PVH_MEMMAP, PVH_MODULES,
-            PVH_START_INFO, ZERO_PAGE,
+            ACPI_START, CMDLINE, HIGH_RAM_START, LOW_RAM_END, PVH_MEMMAP, PVH_MODULES,
+            PVH_START_INFO, RESET_VECTOR, ZERO_PAGE,
         },
         registers::Entry,
     },
@@ -98,6 +98,12 @@ struct Placed {
     size: u64,
 }
 
+/// Real-mode code at the reset vector: mov al, 0xfe; out 0x64, al; hlt; jmp to the hlt.
+///
+/// A kernel that has nothing better resets by jumping to the BIOS (Linux does on hardware-reduced
+/// ACPI without EFI). There is none, so this passes it on to the keyboard controller.
+const RESET_CODE: [u8; 7] = [0xb0, 0xfe, 0xe6, 0x64, 0xf4, 0xeb, 0xfd];
+
 /// Fills guest memory; returns how to enter the kernel.
 ///
 /// # Errors
@@ -109,6 +115,8 @@ pub fn load(ram: &GuestRam, source: &BootSource<'_>) -> Result<Entry, BootError>
         .initrd
         .map(|path| load_initrd(path, ram, ram_end, &kernel))
         .transpose()?;
+    ram.write_slice(&RESET_CODE, GuestAddress(RESET_VECTOR))
+        .map_err(|e| write_failed("the reset vector", &e))?;
     let cmdline = source.cmdline.bytes(kernel.cmdline_max)?;
     ram.write_slice(&cmdline, GuestAddress(CMDLINE))
         .map_err(|e| write_failed("the command line", &e))?;
@@ -160,11 +168,11 @@ fn load_initrd(
     Ok(Placed { address, size })
 }
 
-/// Usable RAM, and the room of the ACPI tables, which no kernel may use otherwise.
+/// Usable RAM, and the room of ACPI tables and reset vector, which no kernel may use otherwise.
 fn memory_map(ram: &GuestRam) -> Vec<(u64, u64, bool)> {
     let mut map = vec![
         (0, LOW_RAM_END, true),
-        (ACPI_START, ACPI_END - ACPI_START, false),
+        (ACPI_START, HIGH_RAM_START - ACPI_START, false),
     ];
     for region in ram.iter() {
         let start = region.start_addr().0;

@@ -272,8 +272,10 @@ impl Machine<'_> {
                 cpus,
                 tsc_deadline,
             };
-            fd.set_cpuid2(&cpuid::adapt(&supported, topology))
+            let cpuid = cpuid::adapt(&supported, topology);
+            fd.set_cpuid2(&cpuid)
                 .map_err(KvmError::call("set a vCPU's CPUID"))?;
+            registers::set_extended_state(&fd, &cpuid)?;
             registers::set_firmware_msrs(&fd)?;
             if index == 0 {
                 registers::set(&fd, &self.ram, entry)?;

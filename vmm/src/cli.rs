@@ -56,7 +56,7 @@ pub struct RunArgs {
     /// Initial RAM disk
     #[arg(long, value_name = "FILE")]
     pub initrd: Option<PathBuf>,
-    /// Kernel command line, added to `console=ttyS0 panic=-1`; with acpi=off in it the virtio
+    /// Kernel command line, added to `console=ttyS0 reboot=acpi panic=-1`; with acpi=off in it the virtio
     /// devices are described by virtio_mmio.device= instead of by ACPI
     #[arg(
         long,

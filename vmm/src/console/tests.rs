@@ -8,7 +8,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use super::*;
 
 const DATA: u64 = 0;
-const IER: u64 = 1;
+const MCR: u64 = 4;
 const LSR: u64 = 5;
 
 struct Guest(Arc<Mutex<SerialPort>>);
@@ -20,8 +20,8 @@ impl Guest {
         data[0]
     }
 
-    fn enable_input(&self) {
-        self.0.lock().unwrap().write(IER, &[1]);
+    fn listen(&self) {
+        self.0.lock().unwrap().write(MCR, &[3]);
     }
 
     /// Polls the line until `count` bytes came.
@@ -62,7 +62,7 @@ fn piped_input_arrives_whole_however_slow_the_guest() {
     let sent: Vec<u8> = (0..=250).cycle().take(5000).collect();
     let copy = sent.clone();
     let feeder = thread::spawn(move || writer.write_all(&copy));
-    guest.enable_input();
+    guest.listen();
     assert_eq!(guest.receive(sent.len()), sent);
     feeder.join().unwrap().unwrap();
 }
@@ -73,14 +73,14 @@ fn input_waits_until_the_guest_listens() {
     writer.write_all(b"early").unwrap();
     thread::sleep(Duration::from_millis(20));
     assert_eq!(guest.read(LSR) & 1, 0, "fed before the driver was there");
-    guest.enable_input();
+    guest.listen();
     assert_eq!(guest.receive(5), b"early");
 }
 
 #[test]
 fn escapes_count_only_for_people() {
     let (guest, _input, mut writer, exit) = start(false);
-    guest.enable_input();
+    guest.listen();
     writer.write_all(b"\x01x").unwrap();
     assert_eq!(guest.receive(2), b"\x01x");
     assert_eq!(exit.reason(), None);

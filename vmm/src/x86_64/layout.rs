@@ -40,7 +40,9 @@ pub const CMDLINE_MAX: usize = 2048;
 /// First of the ACPI tables, the RSDP.
 pub const ACPI_START: u64 = 0xe_0000;
 /// End of the room for ACPI tables.
-pub const ACPI_END: u64 = 0x10_0000;
+pub const ACPI_END: u64 = 0xf_f000;
+/// What a BIOS has at F000:FFF0: where a real-mode reset continues.
+pub const RESET_VECTOR: u64 = 0xf_fff0;
 
 /// First virtio-mmio window; the others follow, a page each.
 pub const VIRTIO_MMIO_START: u64 = 0xd000_0000;
@@ -111,6 +113,7 @@ mod tests {
             (CMDLINE, CMDLINE_MAX as u64),
             (LOW_RAM_END, 0),
             (ACPI_START, ACPI_END - ACPI_START),
+            (RESET_VECTOR, 16),
         ];
         for pair in places.windows(2) {
             assert!(pair[0].0 + pair[0].1 <= pair[1].0, "{pair:x?}");

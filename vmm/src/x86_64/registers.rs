@@ -1,7 +1,7 @@
 //! The state in which the first vCPU enters a kernel, one for each boot protocol.
 
 use devices::GuestRam;
-use kvm_bindings::{Msrs, kvm_msr_entry, kvm_regs, kvm_segment, kvm_sregs};
+use kvm_bindings::{CpuId, Msrs, kvm_msr_entry, kvm_regs, kvm_segment, kvm_sregs, kvm_xcrs};
 use kvm_ioctls::VcpuFd;
 use vm_memory::{Bytes, GuestAddress};
 
@@ -209,6 +209,35 @@ pub fn set_firmware_msrs(vcpu: &VcpuFd) -> Result<usize, RegisterError> {
     // Two entries are far from the limit of the structure.
     let Ok(msrs) = msrs else { return Ok(0) };
     vcpu.set_msrs(&msrs).map_err(refused)
+}
+
+/// Lets a vCPU use x87, SSE and AVX state from its start on, as far as its CPUID has them (leaf 0xd).
+///
+/// A kernel sets XCR0 itself, with XSETBV, which KVM intercepts. The SVM that QEMU emulates up to
+/// version 7.2 does not: KVM then runs the guest with the XCR0 that it knows, 1, and XSAVE in the
+/// guest silently leaves out its SSE registers. Where XSETBV is intercepted this changes nothing.
+///
+/// # Errors
+/// KVM refuses.
+pub fn set_extended_state(vcpu: &VcpuFd, cpuid: &CpuId) -> Result<(), RegisterError> {
+    const X87_SSE_AVX: u32 = 0b111;
+    let leaf = cpuid
+        .as_slice()
+        .iter()
+        .find(|leaf| leaf.function == 0xd && leaf.index == 0);
+    let Some(leaf) = leaf.filter(|leaf| leaf.eax != 0) else {
+        return Ok(());
+    };
+    let mut xcrs = kvm_xcrs {
+        nr_xcrs: 1,
+        ..Default::default()
+    };
+    xcrs.xcrs[0].value = u64::from(leaf.eax & X87_SSE_AVX);
+    let refused = |source| RegisterError::Kvm {
+        what: "set",
+        source,
+    };
+    vcpu.set_xcrs(&xcrs).map_err(refused)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::io::Write;
 use vmm_sys_util::tempfile::TempFile;
 
 const COM1: u16 = 0x3f8;
-const COM1_IER: u16 = COM1 + 1;
+const COM1_MCR: u16 = COM1 + 4;
 const COM1_LSR: u16 = COM1 + 5;
 const ADDRESS: u32 = 0x10_0000;
 /// Where the code is in the file.
@@ -59,7 +59,7 @@ impl Code {
 
     /// Sends back what comes in on the serial port, until a `q`.
     pub(crate) fn echo(self) -> Self {
-        let listening = self.out(COM1_IER, 1);
+        let listening = self.out(COM1_MCR, 3);
         listening
             .port(COM1_LSR)
             .bytes(&[0xec, 0xa8, 0x01, 0x74, 0xfb]) // in al, dx; test al, 1; jz -5
