@@ -10,4 +10,6 @@ mod guest;
 #[cfg(test)]
 mod life;
 #[cfg(test)]
+mod network;
+#[cfg(test)]
 mod process;

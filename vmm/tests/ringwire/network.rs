@@ -1,0 +1,203 @@
+//! Network cards on a veth pair of our own, and rights that are missing. Needs root.
+
+use std::{
+    path::Path,
+    process::{self, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use crate::{
+    guest::Code,
+    process::{Outcome, Process, have_kvm, outcome},
+};
+
+/// Whether tests can make interfaces; says so if not.
+fn can_run() -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        println!("SKIPPED: needs root");
+    }
+    root && have_kvm()
+}
+
+fn ip(arguments: &[&str]) -> Option<String> {
+    let output = Command::new("ip").args(arguments).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    output.status.success().then_some(text)
+}
+
+/// A veth pair, up, gone when dropped.
+struct Wire {
+    name: String,
+    peer: String,
+}
+
+impl Wire {
+    fn new() -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("rw{}m{number}", process::id());
+        let wire = Self {
+            peer: format!("{name}p"),
+            name,
+        };
+        ip(&[
+            "link", "add", &wire.name, "type", "veth", "peer", "name", &wire.peer,
+        ])
+        .unwrap();
+        ip(&["link", "set", &wire.name, "up"]).unwrap();
+        ip(&["link", "set", &wire.peer, "up"]).unwrap();
+        wire
+    }
+
+    fn netdev(&self) -> String {
+        format!("af-xdp,ifname={},frames=1024", self.name)
+    }
+
+    /// Nothing of ours is on the interface.
+    fn assert_clean(&self) {
+        let link = ip(&["-details", "link", "show", &self.name]).unwrap();
+        assert!(!link.contains("xdp"), "{link}");
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        // A test may have deleted it.
+        let _ = ip(&["link", "delete", &self.name]);
+    }
+}
+
+/// `ringwire run` under `setpriv` or the like.
+fn run_under(wrapper: &[&str], kernel: &Path, arguments: &[&str]) -> Command {
+    let program = env!("CARGO_BIN_EXE_ringwire");
+    let (first, rest) = wrapper.split_first().unwrap();
+    let mut command = Command::new(first);
+    command
+        .args(rest)
+        .args([program, "run", "--memory", "64M", "--kernel"]);
+    command.arg(kernel).args(arguments);
+    command
+}
+
+fn with_netdev(wire: &Wire, wrapper: &[&str], code: &Code) -> Outcome {
+    let kernel = code.kernel();
+    let netdev = wire.netdev();
+    let arguments = ["--netdev", netdev.as_str()];
+    outcome(&mut run_under(wrapper, kernel.as_path(), &arguments))
+}
+
+#[test]
+fn the_interface_is_clean_after_every_end() {
+    if !can_run() {
+        return;
+    }
+    let wire = Wire::new();
+    let end = with_netdev(&wire, &["env"], &Code::new().power_off());
+    assert_eq!((end.code(), end.stderr.as_str()), (0, ""));
+    wire.assert_clean();
+
+    let kernel = Code::new().print("ready").spin().kernel();
+    for (signal, status) in [(libc::SIGTERM, Some(143)), (libc::SIGKILL, None)] {
+        let netdev = wire.netdev();
+        let mut command = run_under(&["env"], kernel.as_path(), &["--netdev", &netdev]);
+        let mut running = Process::start(&mut command);
+        running.wait_for("ready");
+        assert!(
+            ip(&["-details", "link", "show", &wire.name])
+                .unwrap()
+                .contains("xdp")
+        );
+        running.signal(signal);
+        assert_eq!(running.wait().code(), status);
+        wire.assert_clean();
+    }
+}
+
+#[test]
+fn an_interface_that_is_down_is_a_warning() {
+    if !can_run() {
+        return;
+    }
+    let wire = Wire::new();
+    ip(&["link", "set", &wire.name, "down"]).unwrap();
+    let end = with_netdev(&wire, &["env"], &Code::new().power_off());
+    assert_eq!(end.code(), 0, "{end:?}");
+    assert!(
+        end.stderr.contains("is down; the guest sees its link down"),
+        "{end:?}"
+    );
+}
+
+#[test]
+fn the_vm_survives_its_interface() {
+    if !can_run() {
+        return;
+    }
+    let wire = Wire::new();
+    let netdev = wire.netdev();
+    let kernel = Code::new().print("ready").echo().power_off().kernel();
+    let mut command = run_under(&["env"], kernel.as_path(), &["--netdev", &netdev]);
+    let mut running = Process::start(&mut command);
+    running.wait_for("ready");
+    ip(&["link", "delete", &wire.name]).unwrap();
+    running.send(b"alive");
+    running.wait_for("alive");
+    running.send(b"q");
+    let end = running.finish();
+    assert_eq!(end.code(), 0, "{end:?}");
+    assert!(end.stderr.contains("its interface is gone"), "{end:?}");
+}
+
+#[test]
+fn rights_that_are_missing_are_named() {
+    if !can_run() {
+        return;
+    }
+    let wire = Wire::new();
+    let sleep = Code::new().sleep();
+    let no_xdp = ["setpriv", "--bounding-set=-net_admin,-bpf,-sys_admin"];
+    with_netdev(&wire, &no_xdp, &sleep).assert_fails(1, "CAP_NET_ADMIN");
+    let little = [
+        "prlimit",
+        "--memlock=65536",
+        "setpriv",
+        "--bounding-set=-ipc_lock",
+    ];
+    with_netdev(&wire, &little, &sleep).assert_fails(1, "ulimit -l");
+    wire.assert_clean();
+}
+
+#[test]
+fn without_kvm_the_sentence_says_why() {
+    if !can_run() {
+        return;
+    }
+    let kernel = Code::new().sleep().kernel();
+    let no_device = [
+        "unshare",
+        "--mount",
+        "sh",
+        "-c",
+        "mount -t tmpfs none /dev && exec \"$@\"",
+        "sh",
+    ];
+    let mut command = run_under(&no_device, kernel.as_path(), &["--serial", "null"]);
+    outcome(&mut command).assert_fails(1, "there is no /dev/kvm");
+    // Somebody without the right to it, in a namespace where nobody has it.
+    let no_permission = [
+        "unshare",
+        "--mount",
+        "sh",
+        "-c",
+        "mount -t tmpfs -o mode=755 none /dev && mknod -m 600 /dev/kvm c 10 232 && \
+         exec setpriv --reuid=65534 --clear-groups --inh-caps=-all \"$@\"",
+        "sh",
+    ];
+    let mut command = run_under(&no_permission, kernel.as_path(), &["--serial", "null"]);
+    let end = outcome(command.stdin(Stdio::null()));
+    // The program itself may be out of that user's reach.
+    if end.code() != 126 && end.code() != 127 {
+        end.assert_fails(1, "no permission to open /dev/kvm");
+    }
+}
