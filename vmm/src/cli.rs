@@ -74,14 +74,15 @@ pub struct RunArgs {
     /// Serial console: stdio (Ctrl-A x leaves), null, or file=PATH for its output
     #[arg(long, value_name = "stdio|null|file=PATH", default_value = "stdio", value_parser = serial)]
     pub serial: SerialConfig,
-    /// Disk (virtio-blk): path=FILE[,readonly=on|off]; may be repeated
+    /// Disk (virtio-blk), a raw image or a block device; may be repeated
     #[arg(long, value_name = "path=FILE[,readonly=on|off]")]
     pub disk: Vec<String>,
-    /// Network card (virtio-net on AF_XDP): af-xdp,ifname=NAME[,id=ID][,mode=native|skb]
-    /// [,force-copy=on|off][,queues=1][,start-queue=M][,frames=N]; may be repeated
-    #[arg(long, value_name = "af-xdp,ifname=NAME,...", verbatim_doc_comment)]
+    /// Network card (virtio-net on AF_XDP); may be repeated. After ifname may come id=ID,
+    /// mode=native|skb (default: native, else skb), force-copy=on|off, queues=1, start-queue=M,
+    /// frames=N (UMEM frames of 4 KiB, a power of two, default 4096)
+    #[arg(long, value_name = "af-xdp,ifname=NAME,...")]
     pub netdev: Vec<String>,
-    /// The guest's side of a netdev: virtio-net-mmio,netdev=ID[,mac=ADDRESS]; without one the
+    /// The guest's side of a netdev, which has one in any case: gives it mac=ADDRESS; the default
     /// address is locally administered and made from the interface's
     #[arg(long, value_name = "virtio-net-mmio,netdev=ID,...")]
     pub device: Vec<String>,

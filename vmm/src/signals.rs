@@ -12,7 +12,7 @@ use vmm_sys_util::signal::{block_signal, create_sigset, unblock_signal};
 /// What ends the VM, and SIGCONT, after which the terminal wants its modes again.
 const SIGNALS: [i32; 4] = [libc::SIGHUP, libc::SIGINT, libc::SIGTERM, libc::SIGCONT];
 
-/// Delivers [`SIGNALS`] to whoever reads it, while it lives.
+/// Delivers SIGHUP, SIGINT, SIGTERM and SIGCONT to whoever reads it, while it lives.
 ///
 /// Made before any thread is started: they inherit the blocked signals, without which one of them
 /// would get the signal instead.
