@@ -9,6 +9,8 @@ pub struct Counters {
     pub rx_bytes: u64,
     /// Frames that were received and thrown away by [`Queue::discard`](crate::Queue::discard).
     pub rx_discarded: u64,
+    /// Frames that were received in more than 18 fragments and dropped.
+    pub rx_too_long: u64,
     /// System calls that told the kernel of new entries in the fill ring.
     pub rx_wakeups: u64,
     /// Frames that were queued to be sent.
@@ -30,8 +32,8 @@ pub struct Counters {
 /// Documentation/networking/af_xdp.rst).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Statistics {
-    /// Received frames that were dropped, for another reason than those below; longer than a chunk,
-    /// for one.
+    /// Received frames that were dropped, for another reason than those below; longer than a chunk
+    /// in a queue without multi-buffer, for one.
     pub rx_dropped: u64,
     /// Invalid descriptors in the fill ring.
     pub rx_invalid_descs: u64,

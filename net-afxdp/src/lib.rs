@@ -62,6 +62,7 @@ mod interface;
 mod libxdp;
 mod link;
 mod memlock;
+mod multi_buffer;
 mod netlink;
 mod port;
 mod probe;

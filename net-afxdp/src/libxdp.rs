@@ -30,6 +30,8 @@ pub(crate) struct Binding<'a> {
     pub(crate) queue: u32,
     /// Never zero-copy.
     pub(crate) copy: bool,
+    /// Frames may have several descriptors.
+    pub(crate) multi_buffer: bool,
     /// Entries of the rx and tx rings, a power of two.
     pub(crate) ring_size: u32,
 }
@@ -131,6 +133,11 @@ impl Handle {
     pub(crate) fn bind(&mut self, binding: &Binding<'_>) -> io::Result<()> {
         let name = CString::new(binding.interface)?;
         let copy = if binding.copy { libc::XDP_COPY } else { 0 };
+        let multi_buffer = if binding.multi_buffer {
+            libc::XDP_USE_SG
+        } else {
+            0
+        };
         let config = xdp::xsk_socket_config {
             rx_size: binding.ring_size,
             tx_size: binding.ring_size,
@@ -139,7 +146,7 @@ impl Handle {
             },
             // For the program, which libxdp leaves alone.
             xdp_flags: 0,
-            bind_flags: libc::XDP_USE_NEED_WAKEUP | copy,
+            bind_flags: libc::XDP_USE_NEED_WAKEUP | copy | multi_buffer,
         };
         // SAFETY: plain address arithmetic on a live allocation.
         let rx = unsafe { &raw mut (*self.places.as_ptr()).rx };

@@ -4,14 +4,13 @@ use std::{io, os::fd::AsFd};
 
 use crate::{
     interface::{Interface, InterfaceError},
+    multi_buffer::{self, FrameLimits},
+    probe,
     program::{AttachMode, AttachedProgram, LoadedProgram, ProgramError},
     queue::Queue,
     socket::{Socket, SocketError, SocketOptions},
-    umem::{CHUNK_SIZE, RX_HEADROOM, Umem},
+    umem::{CHUNK_SIZE, Umem},
 };
-
-/// Bytes of an Ethernet header with one VLAN tag.
-const ETHERNET_HEADER: u32 = 18;
 
 /// Fewest frames of a queue.
 pub const MIN_FRAMES: u32 = 64;
@@ -135,6 +134,7 @@ pub enum QueueError {
 pub struct Port {
     program: AttachedProgram,
     interface: Interface,
+    mtu: u32,
     queues: Vec<Queue>,
 }
 
@@ -156,23 +156,26 @@ impl Port {
             source,
         };
         let last = config.start_queue + config.queues;
-        let program = LoadedProgram::load(interface.queues())
+        let multi_buffer = multi_buffer::wanted(&interface);
+        let program = LoadedProgram::load(interface.queues(), multi_buffer)
             .and_then(|program| program.attach(&interface, config.mode))
             .map_err(refused)?;
 
         // All that fits in memory: `check_queues` bounds it by what the interface has.
         let mut queues = Vec::new();
         for id in config.start_queue..last {
-            let queue = open_queue(config, &interface, &program, id).map_err(|source| {
-                OpenError::Queue {
-                    interface: config.ifname.clone(),
-                    queue: id,
-                    source,
-                }
-            })?;
+            let queue =
+                open_queue(config, &interface, &program, multi_buffer, id).map_err(|source| {
+                    OpenError::Queue {
+                        interface: config.ifname.clone(),
+                        queue: id,
+                        source,
+                    }
+                })?;
             queues.push(queue);
         }
         let port = Self {
+            mtu: usable_mtu(&interface, &queues),
             program,
             interface,
             queues,
@@ -183,6 +186,8 @@ impl Port {
             zero_copy = port.queues.iter().all(Queue::zero_copy),
             start_queue = config.start_queue,
             queues = config.queues,
+            multi_buffer,
+            mtu = port.mtu,
             "AF_XDP is open"
         );
         Ok(port)
@@ -200,11 +205,11 @@ impl Port {
         self.program.mode()
     }
 
-    /// The largest MTU in bytes that works both ways: the interface's, or what fits into a chunk
-    /// (with a VLAN tag) if that is less.
+    /// The largest MTU in bytes that works both ways: the interface's when it was opened, or that of
+    /// the longest frames that its queues can have (with a VLAN tag) if that is less.
     #[must_use]
     pub fn mtu(&self) -> u32 {
-        self.interface.mtu().min(largest_mtu())
+        self.mtu
     }
 
     /// Hands out the queues, the first one first. Empty when called again.
@@ -213,9 +218,18 @@ impl Port {
     }
 }
 
-/// Largest MTU whose frames fit into a chunk behind the kernel's headroom.
-fn largest_mtu() -> u32 {
-    CHUNK_SIZE - RX_HEADROOM - ETHERNET_HEADER
+/// The MTU that works in all queues.
+fn usable_mtu(interface: &Interface, queues: &[Queue]) -> u32 {
+    let most = queues.iter().map(Queue::max_mtu).min();
+    let most = most.unwrap_or(FrameLimits::ONE_CHUNK.mtu());
+    if interface.mtu() > most {
+        tracing::warn!(
+            interface = interface.name(),
+            mtu = interface.mtu(),
+            "frames that are longer than an MTU of {most} makes them are not received"
+        );
+    }
+    interface.mtu().min(most)
 }
 
 fn check(config: &PortConfig) -> Result<(), OpenError> {
@@ -251,20 +265,13 @@ fn warn_about(interface: &Interface) {
             interface.name()
         );
     }
-    if interface.mtu() > largest_mtu() {
-        tracing::warn!(
-            interface = interface.name(),
-            mtu = interface.mtu(),
-            "frames that are longer than an MTU of {} makes them are not received",
-            largest_mtu()
-        );
-    }
 }
 
 fn open_queue(
     config: &PortConfig,
     interface: &Interface,
     program: &AttachedProgram,
+    multi_buffer: bool,
     id: u32,
 ) -> Result<Queue, QueueError> {
     let (umem, pool) = Umem::new(config.frames).map_err(|source| QueueError::Memory {
@@ -277,11 +284,25 @@ fn open_queue(
         // With the program in the stack, a driver that was given the frames in zero-copy mode
         // would never see them go to the socket.
         copy: config.force_copy || program.mode() == AttachMode::Skb,
+        multi_buffer,
         ring_size: config.frames / 2,
     };
-    let queue = Queue::new(id, Socket::open(umem, &options)?, pool);
+    let socket = Socket::open(umem, &options)?;
+    let limits = frame_limits(interface, multi_buffer, socket.zero_copy());
+    let queue = Queue::new(id, socket, pool, limits);
     program.direct(id, queue.as_fd())?;
     Ok(queue)
+}
+
+/// How long the frames of a queue can be.
+fn frame_limits(interface: &Interface, multi_buffer: bool, zero_copy: bool) -> FrameLimits {
+    if !multi_buffer {
+        return FrameLimits::ONE_CHUNK;
+    }
+    let driver_limit = zero_copy.then(|| {
+        probe::features(interface.index()).map_or(1, |features| features.zero_copy_fragments)
+    });
+    FrameLimits::several_chunks(interface.mtu(), driver_limit)
 }
 
 fn plural(count: u32) -> &'static str {

@@ -67,7 +67,8 @@ impl Probe {
     }
 }
 
-fn features(ifindex: u32) -> Option<XdpFeatures> {
+/// What the driver of an interface says. `None`: the kernel does not ask it, before 6.3.
+pub(crate) fn features(ifindex: u32) -> Option<XdpFeatures> {
     let ifindex = i32::try_from(ifindex).ok()?;
     // The query itself uses no program.
     let stand_in = std::io::stderr();

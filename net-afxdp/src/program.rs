@@ -135,16 +135,18 @@ pub(crate) struct AttachedProgram {
 }
 
 impl LoadedProgram {
-    /// Loads the program with a map for the queues `0..queues`.
+    /// Loads the program with a map for the queues `0..queues`. `multi_buffer`: it is to see frames
+    /// of several fragments, too (Linux 5.18).
     ///
     /// # Errors
     /// [`ProgramError::Load`].
-    pub(crate) fn load(queues: u32) -> Result<Self, ProgramError> {
+    pub(crate) fn load(queues: u32, multi_buffer: bool) -> Result<Self, ProgramError> {
         send_libbpf_messages_to_tracing();
-        Self::try_load(queues).map_err(|error| ProgramError::Load(system_error(&error)))
+        Self::try_load(queues, multi_buffer)
+            .map_err(|error| ProgramError::Load(system_error(&error)))
     }
 
-    fn try_load(queues: u32) -> libbpf_rs::Result<Self> {
+    fn try_load(queues: u32, multi_buffer: bool) -> libbpf_rs::Result<Self> {
         let missing = |what: &str| {
             libbpf_rs::Error::from(io::Error::other(format!("no {what} in the object")))
         };
@@ -152,6 +154,13 @@ impl LoadedProgram {
         for mut map in object.maps_mut() {
             if map.name() == MAP {
                 map.set_max_entries(queues.max(1))?;
+            }
+        }
+        if multi_buffer {
+            // What the section name "xdp.frags" would do. The program itself never looks into a
+            // frame, so it is the same for both kinds.
+            for mut program in object.progs_mut() {
+                program.set_flags(libbpf_sys::BPF_F_XDP_HAS_FRAGS);
             }
         }
         let object = object.load()?;

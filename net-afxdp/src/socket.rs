@@ -41,6 +41,8 @@ pub(crate) struct SocketOptions {
     pub(crate) queue: u32,
     /// Never zero-copy.
     pub(crate) copy: bool,
+    /// Frames may have several descriptors. The kernel must know of that.
+    pub(crate) multi_buffer: bool,
     /// Entries of the rx, tx and completion rings, a power of two. The fill ring has twice as many.
     pub(crate) ring_size: u32,
 }
@@ -204,6 +206,7 @@ fn bind(handle: &mut Handle, options: &SocketOptions) -> io::Result<()> {
         interface: &interface,
         queue: options.queue,
         copy: options.copy,
+        multi_buffer: options.multi_buffer,
         ring_size: options.ring_size,
     })
 }

@@ -108,7 +108,12 @@ fn reflect(mut queue: Queue) -> io::Result<Queue> {
         });
         for frame in frames.iter().take(count) {
             // Only frames that are too short for Ethernet are refused: there is room.
-            let _ = queue.send(frame.len(), |bytes| bytes.copy_from_slice(frame));
+            let mut rest = &frame[..];
+            let _ = queue.send(frame.len(), |fragment| {
+                let (bytes, after) = rest.split_at(fragment.len());
+                fragment.copy_from_slice(bytes);
+                rest = after;
+            });
         }
         match queue.flush() {
             Err(error) if error.raw_os_error() == Some(libc::ENETDOWN) => {}

@@ -14,8 +14,8 @@ pub use send::SendError;
 use crate::{
     counters::{Counters, FrameAccounting, Statistics},
     frame::{FramePool, Side},
+    multi_buffer::FrameLimits,
     socket::Socket,
-    umem::{CHUNK_SIZE, RX_HEADROOM},
 };
 
 /// One queue of an interface, with its socket, its rings and its frames.
@@ -32,16 +32,21 @@ pub struct Queue {
     id: u32,
     socket: Socket,
     pool: FramePool,
+    limits: FrameLimits,
+    /// What comes next in the rx ring is the rest of a frame that is too long.
+    dropping: bool,
     counters: Counters,
 }
 
 impl Queue {
     /// Takes over a bound socket and arms its receive side.
-    pub(crate) fn new(id: u32, socket: Socket, pool: FramePool) -> Self {
+    pub(crate) fn new(id: u32, socket: Socket, pool: FramePool, limits: FrameLimits) -> Self {
         let mut queue = Self {
             id,
             socket,
             pool,
+            limits,
+            dropping: false,
             counters: Counters::default(),
         };
         queue.arm();
@@ -56,16 +61,32 @@ impl Queue {
     }
 
     /// Longest frame that [`send`](Self::send) takes, in bytes: Ethernet header included, FCS not.
+    ///
+    /// One chunk (4096), or as many as frames of the MTU need that the interface had when it was
+    /// opened.
     #[must_use]
     pub fn max_frame(&self) -> usize {
-        CHUNK_SIZE as usize
+        self.limits.sent() as usize
     }
 
     /// Longest frame that can be received, in bytes: the kernel keeps the start of a chunk for
-    /// itself. It drops longer ones and counts them in [`Statistics::rx_dropped`].
+    /// itself. Longer ones are dropped, and counted in [`Statistics::rx_dropped`] or, with frames of
+    /// several chunks, in [`Counters::rx_too_long`].
     #[must_use]
     pub fn max_received_frame(&self) -> usize {
-        (CHUNK_SIZE - RX_HEADROOM) as usize
+        self.limits.received() as usize
+    }
+
+    /// Whether frames may have several chunks (`XDP_USE_SG`).
+    #[must_use]
+    pub fn multi_buffer(&self) -> bool {
+        self.limits.are_several_chunks()
+    }
+
+    /// Largest MTU in bytes whose frames can be sent and received, with a VLAN tag.
+    #[must_use]
+    pub fn max_mtu(&self) -> u32 {
+        self.limits.mtu()
     }
 
     /// Whether the driver reads and writes the frames in place, without a copy in the kernel.

@@ -5,25 +5,29 @@ use std::ops::ControlFlow;
 use super::Queue;
 use crate::{
     frame::{Frame, FramePool, Side},
+    multi_buffer::{MAX_FRAGMENTS, PACKET_CONTINUES},
     ring::{Burst, Descriptor, Producer},
+    umem::Umem,
 };
 
 impl Queue {
     /// Hands up to `budget` received frames, oldest first, each as its fragments in order, to
     /// `take`. Returns how many it took.
     ///
-    /// `Break` means: not taken, keep this frame and stop. The memory of all frames taken goes back
-    /// to the kernel together, when this returns. If `take` panics, the frame counts as taken.
+    /// A frame has one fragment, or up to 18 if it is longer than a chunk holds; a longer one is
+    /// dropped and counted. `Break` means: not taken, keep this frame and stop. The memory of all
+    /// frames taken goes back to the kernel together, when this returns. If `take` panics, the frame
+    /// counts as taken.
     pub fn receive(
         &mut self,
         budget: usize,
         mut take: impl FnMut(&[&[u8]]) -> ControlFlow<()>,
     ) -> usize {
         let mut bytes = 0;
-        let packets = self.receive_burst(budget, |frame| {
-            let flow = take(&[frame]);
+        let packets = self.receive_burst(budget, |fragments| {
+            let flow = take(fragments);
             if flow.is_continue() {
-                bytes += frame.len() as u64;
+                bytes += fragments.iter().map(|it| it.len() as u64).sum::<u64>();
             }
             flow
         });
@@ -44,33 +48,33 @@ impl Queue {
     fn receive_burst(
         &mut self,
         budget: usize,
-        mut take: impl FnMut(&[u8]) -> ControlFlow<()>,
+        mut take: impl FnMut(&[&[u8]]) -> ControlFlow<()>,
     ) -> usize {
-        let limit = u32::try_from(budget).unwrap_or(u32::MAX);
-        let mut reception = Reception {
-            burst: self.socket.rings.rx.peek(limit),
-            fill: &mut self.socket.rings.fill,
-            pool: &mut self.pool,
-            invalid: &mut self.counters.invalid_descriptors,
-            done: 0,
-            held: None,
+        // A frame may have any number of descriptors; the ring bounds how many are looked at.
+        let limit = if self.limits.are_several_chunks() {
+            u32::MAX
+        } else {
+            u32::try_from(budget).unwrap_or(u32::MAX)
         };
-        if reception.burst.len() == 0 {
+        let burst = self.socket.rings.rx.peek(limit);
+        if burst.len() == 0 || budget == 0 {
             return 0;
         }
+        let mut reception = Reception {
+            burst,
+            fill: &mut self.socket.rings.fill,
+            umem: &self.socket.umem,
+            pool: &mut self.pool,
+            dropping: &mut self.dropping,
+            invalid: &mut self.counters.invalid_descriptors,
+            too_long: &mut self.counters.rx_too_long,
+            done: 0,
+            held: [const { None }; MAX_FRAGMENTS],
+            count: 0,
+        };
         let mut taken = 0;
-        while let Some(descriptor) = reception.next() {
-            let Some(frame) = &reception.held else { break };
-            let length = descriptor.length as usize;
-            // Within the chunk, so at most CHUNK_SIZE.
-            let offset =
-                usize::try_from(descriptor.address - frame.address()).unwrap_or(usize::MAX);
-            let Some(bytes) = self.socket.umem.bytes(frame, offset, length) else {
-                *reception.invalid += 1;
-                reception.recycle();
-                continue;
-            };
-            if take(bytes).is_break() {
+        while taken < budget && reception.hold_next() {
+            if reception.show(&mut take).is_break() {
                 reception.keep();
                 break;
             }
@@ -107,52 +111,153 @@ impl Queue {
     }
 }
 
+/// One chunk of a received frame, and where in it the bytes are.
+struct Fragment {
+    frame: Frame,
+    offset: usize,
+    length: usize,
+}
+
 /// A burst in the course of being received. When dropped, also by a panic, it takes what was done
 /// out of the rx ring and publishes its memory in the fill ring.
 struct Reception<'q> {
     burst: Burst<'q, Descriptor>,
     fill: &'q mut Producer<u64>,
+    umem: &'q Umem,
     pool: &'q mut FramePool,
+    dropping: &'q mut bool,
     invalid: &'q mut u64,
+    too_long: &'q mut u64,
+    /// Descriptors that are taken.
     done: u32,
-    held: Option<Frame>,
+    /// The fragments of the frame after those; its first `count` are there.
+    held: [Option<Fragment>; MAX_FRAGMENTS],
+    count: usize,
+}
+
+/// What the descriptors from some point on are.
+enum Next {
+    /// A frame of that many.
+    Whole(u32),
+    /// None, or the beginning of a frame whose end is not there yet.
+    Incomplete,
+    /// The beginning of a frame of more than [`MAX_FRAGMENTS`].
+    TooLong,
 }
 
 impl Reception<'_> {
-    /// The next descriptor, its frame held.
-    fn next(&mut self) -> Option<Descriptor> {
+    /// Holds the next frame that is whole, and drops those that can't be shown. False: there is
+    /// none.
+    fn hold_next(&mut self) -> bool {
         loop {
-            let descriptor = self.burst.get(self.done)?;
-            self.held = self.pool.reclaim(descriptor.address, Side::Receive);
-            if self.held.is_some() {
-                return Some(descriptor);
+            if *self.dropping {
+                let Some(descriptor) = self.burst.get(self.done) else {
+                    return false;
+                };
+                *self.dropping = continues(&descriptor);
+                self.hold(1);
+                self.recycle();
+                continue;
             }
-            *self.invalid += 1;
+            match self.next() {
+                Next::Whole(count) if self.hold(count) => return true,
+                Next::Whole(_) => self.recycle(),
+                Next::Incomplete => return false,
+                Next::TooLong => {
+                    *self.too_long += 1;
+                    *self.dropping = true;
+                }
+            }
+        }
+    }
+
+    fn next(&self) -> Next {
+        let mut count = 0;
+        while let Some(descriptor) = self.burst.get(self.done + count) {
+            count += 1;
+            if !continues(&descriptor) {
+                return Next::Whole(count);
+            }
+            if count as usize == MAX_FRAGMENTS {
+                return Next::TooLong;
+            }
+        }
+        Next::Incomplete
+    }
+
+    /// Holds the memory of the next `count` descriptors and takes them. False: one of them is not
+    /// valid, and counted.
+    fn hold(&mut self, count: u32) -> bool {
+        let mut valid = true;
+        for _ in 0..count {
+            let fragment = self.burst.get(self.done).and_then(|it| self.fragment(&it));
             self.done += 1;
-        }
-    }
-
-    /// Back to the kernel's receive side with the frame held.
-    fn recycle(&mut self) {
-        let Some(frame) = self.held.take() else {
-            return;
-        };
-        self.done += 1;
-        match self.fill.reserve(1) {
-            Some(mut slot) => {
-                slot.push(self.pool.lend(frame, Side::Receive));
-                slot.commit();
+            match (fragment, self.held.get_mut(self.count)) {
+                (Some(fragment), Some(slot)) => {
+                    *slot = Some(fragment);
+                    self.count += 1;
+                }
+                _ => {
+                    *self.invalid += 1;
+                    valid = false;
+                }
             }
-            // The fill ring holds twice the frames of the receive side, so there is always room.
-            None => self.pool.put(frame),
         }
+        valid
     }
 
-    /// The frame held stays in the rx ring.
-    fn keep(&mut self) {
-        if let Some(frame) = self.held.take() {
-            let _ = self.pool.lend(frame, Side::Receive);
+    fn fragment(&mut self, descriptor: &Descriptor) -> Option<Fragment> {
+        let frame = self.pool.reclaim(descriptor.address, Side::Receive)?;
+        // Within the chunk, so at most CHUNK_SIZE.
+        let offset = usize::try_from(descriptor.address - frame.address()).unwrap_or(usize::MAX);
+        let length = descriptor.length as usize;
+        if self.umem.bytes(&frame, offset, length).is_none() {
+            lend(self.fill, self.pool, frame);
+            return None;
         }
+        Some(Fragment {
+            frame,
+            offset,
+            length,
+        })
+    }
+
+    /// Shows the frame held.
+    fn show(&self, take: &mut impl FnMut(&[&[u8]]) -> ControlFlow<()>) -> ControlFlow<()> {
+        let mut all: [&[u8]; MAX_FRAGMENTS] = [&[]; MAX_FRAGMENTS];
+        let mut count = 0;
+        for (slot, fragment) in all.iter_mut().zip(self.held.iter().flatten()) {
+            let Fragment {
+                frame,
+                offset,
+                length,
+            } = fragment;
+            // It was found to be there by `fragment`.
+            *slot = self.umem.bytes(frame, *offset, *length).unwrap_or_default();
+            count += 1;
+        }
+        take(all.get(..count).unwrap_or_default())
+    }
+
+    /// Back to the kernel's receive side with what is held.
+    fn recycle(&mut self) {
+        for fragment in self.held.iter_mut().take(self.count) {
+            if let Some(fragment) = fragment.take() {
+                lend(self.fill, self.pool, fragment.frame);
+            }
+        }
+        self.count = 0;
+    }
+
+    /// What is held stays in the rx ring.
+    fn keep(&mut self) {
+        for fragment in self.held.iter_mut().take(self.count) {
+            if let Some(fragment) = fragment.take() {
+                let _ = self.pool.lend(fragment.frame, Side::Receive);
+                self.done -= 1;
+            }
+        }
+        self.count = 0;
     }
 }
 
@@ -161,5 +266,21 @@ impl Drop for Reception<'_> {
         self.recycle();
         self.burst.release(self.done);
         self.fill.publish();
+    }
+}
+
+fn continues(descriptor: &Descriptor) -> bool {
+    descriptor.options & PACKET_CONTINUES != 0
+}
+
+/// Lends a frame to the kernel to receive into.
+fn lend(fill: &mut Producer<u64>, pool: &mut FramePool, frame: Frame) {
+    match fill.reserve(1) {
+        Some(mut slot) => {
+            slot.push(pool.lend(frame, Side::Receive));
+            slot.commit();
+        }
+        // The fill ring holds twice the frames of the receive side, so there is always room.
+        None => pool.put(frame),
     }
 }

@@ -7,6 +7,7 @@ use rustix::io::Errno;
 use super::Queue;
 use crate::{
     frame::{Frame, FramePool, Side},
+    multi_buffer::{MAX_FRAGMENTS, PACKET_CONTINUES},
     ring::Descriptor,
     umem::CHUNK_SIZE,
 };
@@ -23,7 +24,10 @@ const TX_BATCH: u32 = 32;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
     /// Longer than [`Queue::max_frame`].
-    #[error("the frame is longer than a chunk of frame memory (4096 bytes)")]
+    #[error(
+        "the frame is longer than this queue can send: a chunk of frame memory (4096 bytes), or as \
+         many as the interface's MTU needs if the kernel takes several"
+    )]
     TooLong,
     /// Shorter than an Ethernet header.
     #[error("the frame is shorter than an Ethernet header (14 bytes)")]
@@ -34,18 +38,20 @@ pub enum SendError {
 }
 
 impl Queue {
-    /// How many frames [`send`](Self::send) would take now. Takes back what was sent when less than
-    /// half is free.
+    /// How many frames of any length [`send`](Self::send) would take now. Takes back what was sent
+    /// when less than half is free.
     pub fn room(&mut self) -> usize {
         if self.pool.free() < self.pool.total() / 4 {
             self.reap();
         }
         let free = self.pool.free();
-        self.socket.rings.tx.room(free).min(free) as usize
+        let chunks = self.socket.rings.tx.room(free).min(free);
+        (chunks / self.limits.send_chunks()) as usize
     }
 
-    /// Queues one frame of `length` bytes. `fill` is called for each of its fragments in order, and
-    /// must write all of the slice that it gets, which holds bytes of earlier frames. Nothing reaches
+    /// Queues one frame of `length` bytes, whole or not at all. `fill` is called for each of its
+    /// fragments in order (one per chunk of 4096 bytes), and must write all of the slice that it gets,
+    /// which holds bytes of earlier frames. Nothing reaches
     /// the kernel before [`flush`](Self::flush); if `fill` panics, nothing is queued.
     ///
     /// # Errors
@@ -58,35 +64,46 @@ impl Queue {
         if length < MIN_FRAME {
             return Err(SendError::TooShort);
         }
-        // Up to a chunk, so it fits.
         let size = u32::try_from(length).map_err(|_| SendError::TooLong)?;
-        if size > CHUNK_SIZE {
+        let chunks = size.div_ceil(CHUNK_SIZE);
+        if chunks > self.limits.send_chunks() {
             return Err(SendError::TooLong);
         }
-        if self.pool.free() == 0 {
+        if self.pool.free() < chunks {
             self.reap();
+            if self.pool.free() < chunks {
+                return Err(SendError::Full);
+            }
         }
-        let mut slot = self.socket.rings.tx.reserve(1).ok_or(SendError::Full)?;
-        let frame = self.pool.take().ok_or(SendError::Full)?;
+        let tx = &mut self.socket.rings.tx;
+        let mut slots = tx.reserve(chunks).ok_or(SendError::Full)?;
         let mut held = Held {
-            frame: Some(frame),
+            frames: [const { None }; MAX_FRAGMENTS],
             pool: &mut self.pool,
         };
-        let bytes = held
-            .frame
-            .as_mut()
-            .and_then(|frame| self.socket.umem.bytes_mut(frame, length));
-        fill(bytes.ok_or(SendError::TooLong)?);
-        let Some(frame) = held.frame.take() else {
-            return Err(SendError::Full);
-        };
-        let address = held.pool.lend(frame, Side::Transmit);
-        slot.push(Descriptor {
-            address,
-            length: size,
-            options: 0,
-        });
-        slot.commit();
+        let mut left = size;
+        for slot in held.frames.iter_mut().take(chunks as usize) {
+            let frame = slot.insert(held.pool.take().ok_or(SendError::Full)?);
+            let part = left.min(CHUNK_SIZE) as usize;
+            let bytes = self.socket.umem.bytes_mut(frame, part);
+            fill(bytes.ok_or(SendError::TooLong)?);
+            left = left.saturating_sub(CHUNK_SIZE);
+        }
+        let mut left = size;
+        for slot in held.frames.iter_mut().take(chunks as usize) {
+            let Some(frame) = slot.take() else { break };
+            slots.push(Descriptor {
+                address: held.pool.lend(frame, Side::Transmit),
+                length: left.min(CHUNK_SIZE),
+                options: if left > CHUNK_SIZE {
+                    PACKET_CONTINUES
+                } else {
+                    0
+                },
+            });
+            left = left.saturating_sub(CHUNK_SIZE);
+        }
+        slots.commit();
         self.counters.tx_packets += 1;
         self.counters.tx_bytes += u64::from(size);
         Ok(())
@@ -205,15 +222,15 @@ enum Kick {
     Driver,
 }
 
-/// A frame that goes back to the pool unless it is taken out.
+/// The chunks of a frame, which go back to the pool unless they are taken out.
 struct Held<'q> {
-    frame: Option<Frame>,
+    frames: [Option<Frame>; MAX_FRAGMENTS],
     pool: &'q mut FramePool,
 }
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        if let Some(frame) = self.frame.take() {
+        for frame in self.frames.iter_mut().filter_map(Option::take) {
             self.pool.put(frame);
         }
     }

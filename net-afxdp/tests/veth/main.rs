@@ -6,6 +6,7 @@
 )]
 
 mod child;
+mod large;
 mod life;
 mod link;
 mod loss;

@@ -64,7 +64,7 @@ impl Packet {
 
     pub(crate) fn try_receive(&self) -> Option<Vec<u8>> {
         loop {
-            let mut frame = vec![0; 65536];
+            let mut frame = vec![0; 66_000];
             // SAFETY: all zeros is a valid address.
             let mut from: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
             let mut size = u32::try_from(size_of::<libc::sockaddr_ll>()).unwrap();

@@ -44,7 +44,12 @@ pub(crate) fn receive(queue: &mut Queue, count: usize) -> Vec<Vec<u8>> {
 
 /// Queues a frame.
 pub(crate) fn send(queue: &mut Queue, frame: &[u8]) -> Result<(), SendError> {
-    queue.send(frame.len(), |bytes| bytes.copy_from_slice(frame))
+    let mut rest = frame;
+    queue.send(frame.len(), |fragment| {
+        let (bytes, after) = rest.split_at(fragment.len());
+        fragment.copy_from_slice(bytes);
+        rest = after;
+    })
 }
 
 /// Lengths to try: the shortest that are padded nowhere, odd ones, the longest of an MTU of 1500.

@@ -1,0 +1,159 @@
+//! Frames of several chunks ("multi-buffer"; `XDP_USE_SG`, Documentation/networking/af_xdp.rst,
+//! "Multi-Buffer Support"), and how long frames can be with and without.
+
+use rustix::net::{
+    AddressFamily, SocketFlags, SocketType,
+    xdp::{SocketAddrXdp, SocketAddrXdpFlags},
+};
+
+use crate::{
+    interface::Interface,
+    umem::{CHUNK_SIZE, RX_HEADROOM},
+};
+
+/// Most descriptors of one frame: what a kernel with the smallest CONFIG_MAX_SKB_FRAGS, 17, sends in
+/// copy mode. A frame that is received in more is dropped.
+pub(crate) const MAX_FRAGMENTS: usize = 18;
+
+/// `XDP_PKT_CONTD` (linux/if_xdp.h): the frame goes on in the next descriptor.
+pub(crate) const PACKET_CONTINUES: u32 = 1;
+
+/// Bytes of an Ethernet header with one VLAN tag.
+const ETHERNET_HEADER: u32 = 18;
+
+/// What a driver in zero-copy mode may keep at the end of each chunk of a frame of several, in bytes
+/// (`struct skb_shared_info`, aligned).
+const TAILROOM: u32 = 320;
+
+/// How long the frames of a queue can be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FrameLimits {
+    /// Most chunks of a frame to send, from 1 to [`MAX_FRAGMENTS`].
+    send_chunks: u32,
+    /// Longest frame that can be received, in bytes.
+    received: u32,
+}
+
+impl FrameLimits {
+    /// Each frame in one chunk.
+    pub(crate) const ONE_CHUNK: Self = Self {
+        send_chunks: 1,
+        received: CHUNK_SIZE - RX_HEADROOM,
+    };
+
+    /// Frames of several chunks, enough for this MTU. `driver_limit`: most fragments of a frame that
+    /// the driver takes in zero-copy mode (`xdp_zc_max_segs`, linux/netdev.h); `None`: copy mode.
+    pub(crate) fn several_chunks(mtu: u32, driver_limit: Option<u32>) -> Self {
+        // A small number.
+        let most = u32::try_from(MAX_FRAGMENTS).unwrap_or(1);
+        let fragment = CHUNK_SIZE - RX_HEADROOM;
+        let wanted = mtu.saturating_add(ETHERNET_HEADER).div_ceil(CHUNK_SIZE);
+        match driver_limit {
+            None => Self {
+                send_chunks: wanted.clamp(1, most),
+                received: fragment * most,
+            },
+            Some(limit) if limit > 1 => Self {
+                send_chunks: wanted.clamp(1, limit.min(most)),
+                received: (fragment - TAILROOM) * limit.min(most),
+            },
+            Some(_) => Self::ONE_CHUNK,
+        }
+    }
+
+    /// Most chunks of a frame to send.
+    pub(crate) fn send_chunks(self) -> u32 {
+        self.send_chunks
+    }
+
+    /// Whether a frame can have several descriptors.
+    pub(crate) fn are_several_chunks(self) -> bool {
+        self.received > Self::ONE_CHUNK.received
+    }
+
+    /// Longest frame that can be sent, in bytes.
+    pub(crate) fn sent(self) -> u32 {
+        self.send_chunks * CHUNK_SIZE
+    }
+
+    /// Longest frame that can be received, in bytes.
+    pub(crate) fn received(self) -> u32 {
+        self.received
+    }
+
+    /// Largest MTU in bytes whose frames pass both ways, with a VLAN tag.
+    pub(crate) fn mtu(self) -> u32 {
+        self.received.min(self.sent()) - ETHERNET_HEADER
+    }
+}
+
+/// Whether frames of several chunks are needed on this interface and can be had from this kernel. Not
+/// asked for without need: some drivers have zero-copy for frames of one chunk only.
+pub(crate) fn wanted(interface: &Interface) -> bool {
+    let one = FrameLimits::ONE_CHUNK.mtu();
+    if interface.mtu() <= one {
+        return false;
+    }
+    let can = kernel_can();
+    if !can {
+        tracing::warn!(
+            interface = interface.name(),
+            mtu = interface.mtu(),
+            "this kernel has no AF_XDP frames of several chunks (Linux 6.6 has, XDP_USE_SG), so \
+             frames must fit into one: an MTU of up to {one}"
+        );
+    }
+    can
+}
+
+/// Whether the kernel knows `XDP_USE_SG` (Linux 6.6).
+pub(crate) fn kernel_can() -> bool {
+    let Ok(socket) = rustix::net::socket_with(
+        AddressFamily::XDP,
+        SocketType::RAW,
+        SocketFlags::CLOEXEC,
+        None,
+    ) else {
+        return false;
+    };
+    // The kernel looks at the flags first (EINVAL), then for the interface; there is none of index 0
+    // (ENODEV). So nothing is ever bound.
+    let nowhere = SocketAddrXdp::new(SocketAddrXdpFlags::XDP_USE_SG, 0, 0);
+    rustix::net::bind(&socket, &nowhere) == Err(rustix::io::Errno::NODEV)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_chunk_holds_a_frame_behind_the_headroom() {
+        assert_eq!(FrameLimits::ONE_CHUNK.received(), 3840);
+        assert_eq!(FrameLimits::ONE_CHUNK.sent(), 4096);
+        assert_eq!(FrameLimits::ONE_CHUNK.mtu(), 3822);
+    }
+
+    #[test]
+    fn every_mtu_that_a_guest_can_be_told_works_in_copy_mode() {
+        for mtu in [0, 3823, 4096, 9000, 9216, u32::from(u16::MAX)] {
+            let limits = FrameLimits::several_chunks(mtu, None);
+            assert!(limits.mtu() >= mtu, "{mtu}: {limits:?}");
+        }
+        assert_eq!(FrameLimits::several_chunks(9000, None).sent(), 12288);
+        let most = FrameLimits::several_chunks(u32::MAX, None);
+        assert_eq!((most.send_chunks(), most.received()), (18, 18 * 3840));
+    }
+
+    #[test]
+    fn a_driver_bounds_what_zero_copy_can() {
+        let limits = FrameLimits::several_chunks(9000, Some(8));
+        assert_eq!((limits.send_chunks(), limits.received()), (3, 8 * 3520));
+        assert!(limits.mtu() >= 9000);
+        let limits = FrameLimits::several_chunks(9000, Some(2));
+        assert_eq!((limits.send_chunks(), limits.received()), (2, 7040));
+        for none in [0, 1] {
+            let limits = FrameLimits::several_chunks(9000, Some(none));
+            assert_eq!(limits, FrameLimits::ONE_CHUNK);
+        }
+    }
+}
