@@ -1,12 +1,17 @@
 #![expect(
     unsafe_code,
-    reason = "libbpf-rs can't create an XDP link with flags, which choose the mode"
+    reason = "libbpf-rs can't create an XDP link with flags, nor make a map of a file descriptor"
 )]
 //! The libbpf calls that libbpf-rs has no safe form of.
 
 use std::{
+    ffi::CString,
     io,
-    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    os::{
+        fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::Path,
 };
 
 use libbpf_rs::libbpf_sys;
@@ -37,10 +42,7 @@ impl XdpLink {
                 &raw const options,
             )
         };
-        if fd < 0 {
-            // libbpf 1.x returns the negated errno.
-            return Err(io::Error::from_raw_os_error(-fd));
-        }
+        check(fd)?;
         // SAFETY: just created, owned by nobody else; libbpf sets CLOEXEC.
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
@@ -59,4 +61,83 @@ impl Drop for XdpLink {
             );
         }
     }
+}
+
+/// Opens what is pinned at `path` in a bpffs.
+///
+/// # Errors
+/// The system's.
+pub(crate) fn open_pinned(path: &Path) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: the path is terminated and outlives the call.
+    let fd = unsafe { libbpf_sys::bpf_obj_get(path.as_ptr()) };
+    check(fd)?;
+    // SAFETY: just created, owned by nobody else; libbpf and the kernel set CLOEXEC.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// What the kernel says about a map.
+#[derive(Debug)]
+pub(crate) struct MapInfo {
+    pub(crate) id: u32,
+    pub(crate) name: String,
+    /// `enum bpf_map_type` (linux/bpf.h).
+    pub(crate) kind: u32,
+    pub(crate) max_entries: u32,
+}
+
+/// Asks about a map.
+///
+/// # Errors
+/// The system's: `EINVAL` when this is no BPF object.
+pub(crate) fn map_info(map: BorrowedFd<'_>) -> io::Result<MapInfo> {
+    let mut info = libbpf_sys::bpf_map_info::default();
+    let mut size = u32::try_from(size_of_val(&info)).unwrap_or_default();
+    // SAFETY: the kernel writes at most `size` bytes, and both outlive the call.
+    let result = unsafe {
+        libbpf_sys::bpf_obj_get_info_by_fd(map.as_raw_fd(), (&raw mut info).cast(), &raw mut size)
+    };
+    check(result)?;
+    let name = info.name.iter().map(|byte| byte.to_ne_bytes()[0]);
+    let name: Vec<u8> = name.take_while(|byte| *byte != 0).collect();
+    Ok(MapInfo {
+        id: info.id,
+        name: String::from_utf8_lossy(&name).into_owned(),
+        kind: info.type_,
+        max_entries: info.max_entries,
+    })
+}
+
+/// Puts a socket into a slot of a map of sockets, unless there is one (`EEXIST`).
+///
+/// # Errors
+/// The system's.
+pub(crate) fn insert_new(map: BorrowedFd<'_>, slot: u32, socket: BorrowedFd<'_>) -> io::Result<()> {
+    let value = socket.as_raw_fd();
+    // SAFETY: keys and values of an XSKMAP have four bytes each; they outlive the call.
+    check(unsafe {
+        libbpf_sys::bpf_map_update_elem(
+            map.as_raw_fd(),
+            (&raw const slot).cast(),
+            (&raw const value).cast(),
+            u64::from(libbpf_sys::BPF_NOEXIST),
+        )
+    })
+}
+
+/// Empties a slot.
+///
+/// # Errors
+/// The system's.
+pub(crate) fn delete(map: BorrowedFd<'_>, slot: u32) -> io::Result<()> {
+    // SAFETY: the keys of an XSKMAP have four bytes; it outlives the call.
+    check(unsafe { libbpf_sys::bpf_map_delete_elem(map.as_raw_fd(), (&raw const slot).cast()) })
+}
+
+/// libbpf 1.x returns the negated errno.
+fn check(result: i32) -> io::Result<()> {
+    if result < 0 {
+        return Err(io::Error::from_raw_os_error(-result));
+    }
+    Ok(())
 }

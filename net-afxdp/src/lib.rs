@@ -56,29 +56,46 @@
 //! `bpf`, `libxdp`, `ring`, `sys` and `umem`, and nowhere else.
 
 mod bpf;
+mod config;
 mod counters;
+mod error;
 mod frame;
+mod handed;
 mod interface;
 mod libxdp;
 mod link;
 mod memlock;
 mod multi_buffer;
 mod netlink;
+mod plugin;
 mod port;
+mod prepared;
 mod probe;
 mod program;
 mod queue;
 mod ring;
 mod socket;
+mod source;
+mod status;
+mod steering;
 mod sys;
 mod umem;
+mod xskmap;
 
+pub use config::{MAX_FRAMES, MIN_FRAMES, PortConfig, Require};
 pub use counters::{Counters, FrameAccounting, Statistics};
+pub use error::{OpenError, QueueError};
+pub use handed::HandedError;
 pub use interface::{Interface, InterfaceError};
 pub use link::{LinkEvent, LinkMonitor, LinkState};
 pub use memlock::MemoryLimit;
-pub use port::{MAX_FRAMES, MIN_FRAMES, OpenError, Port, PortConfig, QueueError};
+pub use plugin::PluginError;
+pub use port::Port;
+pub use prepared::Prepared;
 pub use probe::{Probe, XdpFeatures};
 pub use program::{AttachMode, ForeignProgram, ProgramError};
 pub use queue::{Queue, SendError};
 pub use socket::SocketError;
+pub use source::{Source, inherited};
+pub use status::ProgramStatus;
+pub use xskmap::MapError;

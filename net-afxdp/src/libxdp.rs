@@ -21,6 +21,27 @@ use crate::{
     umem::{CHUNK_SIZE, Umem},
 };
 
+/// Who copies frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CopyMode {
+    /// Nobody if the driver can do that, else the kernel.
+    Best,
+    /// The kernel.
+    Copy,
+    /// Nobody: binding fails where the driver can't do that.
+    ZeroCopy,
+}
+
+impl CopyMode {
+    fn flags(self) -> u16 {
+        match self {
+            Self::Best => 0,
+            Self::Copy => libc::XDP_COPY,
+            Self::ZeroCopy => libc::XDP_ZEROCOPY,
+        }
+    }
+}
+
 /// What to bind to, and how.
 #[derive(Debug)]
 pub(crate) struct Binding<'a> {
@@ -28,8 +49,8 @@ pub(crate) struct Binding<'a> {
     pub(crate) interface: &'a str,
     /// Queue of the interface.
     pub(crate) queue: u32,
-    /// Never zero-copy.
-    pub(crate) copy: bool,
+    /// Whether the driver may, or must, use the frames in place.
+    pub(crate) copy: CopyMode,
     /// Frames may have several descriptors.
     pub(crate) multi_buffer: bool,
     /// Entries of the rx and tx rings, a power of two.
@@ -132,7 +153,6 @@ impl Handle {
     /// The system's.
     pub(crate) fn bind(&mut self, binding: &Binding<'_>) -> io::Result<()> {
         let name = CString::new(binding.interface)?;
-        let copy = if binding.copy { libc::XDP_COPY } else { 0 };
         let multi_buffer = if binding.multi_buffer {
             libc::XDP_USE_SG
         } else {
@@ -146,7 +166,7 @@ impl Handle {
             },
             // For the program, which libxdp leaves alone.
             xdp_flags: 0,
-            bind_flags: libc::XDP_USE_NEED_WAKEUP | copy | multi_buffer,
+            bind_flags: libc::XDP_USE_NEED_WAKEUP | binding.copy.flags() | multi_buffer,
         };
         // SAFETY: plain address arithmetic on a live allocation.
         let rx = unsafe { &raw mut (*self.places.as_ptr()).rx };

@@ -1,4 +1,4 @@
-//! Watches one interface through rtnetlink: link up and down, MTU, name, end.
+//! Watches one interface through rtnetlink: link up and down, MTU, name, XDP program, end.
 //!
 //! An AF_XDP socket itself stays silent when its interface goes down or away, so whoever serves a
 //! queue watches its interface with this.
@@ -11,7 +11,10 @@ use std::{
 
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
-use crate::netlink::{self, Asker, LinkInfo, MESSAGE_SPACE, Message, Which};
+use crate::{
+    netlink::{self, Asker, LinkInfo, MESSAGE_SPACE, Message, Which},
+    program::ForeignProgram,
+};
 
 /// Multicast group of messages about interfaces (`RTMGRP_LINK`, linux/rtnetlink.h).
 const RTMGRP_LINK: u32 = 1;
@@ -27,6 +30,9 @@ pub enum LinkEvent {
     Mtu(u32),
     /// It has a new name. Sockets and the program stay as they are.
     Renamed(String),
+    /// Another XDP program is on it, or none. Not every change is announced by the kernel: see
+    /// [`Port::program_status`](crate::Port::program_status).
+    Program(Option<ForeignProgram>),
     /// It was deleted, or moved to another network namespace. The last event.
     Gone,
 }
@@ -40,6 +46,8 @@ pub struct LinkState {
     pub mtu: u32,
     /// Its name.
     pub name: String,
+    /// The XDP program that is on it, without its name.
+    pub program: Option<ForeignProgram>,
 }
 
 impl From<LinkInfo> for LinkState {
@@ -48,6 +56,7 @@ impl From<LinkInfo> for LinkState {
             up: info.running,
             mtu: info.mtu,
             name: info.name,
+            program: info.xdp,
         }
     }
 }
@@ -154,6 +163,10 @@ impl LinkMonitor {
         }
         if new.mtu != old.mtu {
             self.events.push_back(LinkEvent::Mtu(new.mtu));
+        }
+        if new.program != old.program {
+            let program = new.program.clone();
+            self.events.push_back(LinkEvent::Program(program));
         }
         if new.up != old.up {
             self.events.push_back(if new.up {

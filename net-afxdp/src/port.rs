@@ -1,184 +1,80 @@
 //! An interface opened for AF_XDP: its program and as many of its queues as asked for.
 
-use std::{io, os::fd::AsFd};
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+};
 
 use crate::{
+    config::{MAX_FRAMES, MIN_FRAMES, PortConfig, Require},
+    error::{OpenError, QueueError},
     interface::{Interface, InterfaceError},
+    libxdp::CopyMode,
     multi_buffer::{self, FrameLimits},
     probe,
-    program::{AttachMode, AttachedProgram, LoadedProgram, ProgramError},
+    program::AttachMode,
     queue::Queue,
-    socket::{Socket, SocketError, SocketOptions},
+    socket::{self, Socket, SocketOptions},
+    source::Source,
+    status::{ProgramStatus, ProgramWatch},
+    steering::Steering,
     umem::{CHUNK_SIZE, Umem},
 };
 
-/// Fewest frames of a queue.
-pub const MIN_FRAMES: u32 = 64;
-
-/// Most frames of a queue: 1 GiB of locked memory.
-pub const MAX_FRAMES: u32 = 1 << 18;
-
-/// What to open. Plain data; [`Port::open`] checks it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PortConfig {
-    /// Name of an interface in the calling thread's network namespace.
-    pub ifname: String,
-    /// Where the XDP program is to run. `None`: natively if that works, else in skb mode.
-    pub mode: Option<AttachMode>,
-    /// Copy mode even where the driver has zero-copy.
-    pub force_copy: bool,
-    /// Number of consecutive queues.
-    pub queues: u32,
-    /// The first of them.
-    pub start_queue: u32,
-    /// UMEM frames per queue, of 4096 bytes of locked memory each; a power of two from
-    /// [`MIN_FRAMES`] to [`MAX_FRAMES`].
-    pub frames: u32,
-}
-
-impl Default for PortConfig {
-    fn default() -> Self {
-        Self {
-            ifname: String::new(),
-            mode: None,
-            force_copy: false,
-            queues: 1,
-            start_queue: 0,
-            frames: 4096,
-        }
-    }
-}
-
-/// Why an interface was not opened. Nothing is left behind then.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The interface is missing.
-    #[error(transparent)]
-    Interface(#[from] InterfaceError),
-    /// No queue was asked for.
-    #[error("at least one queue must be opened")]
-    NoQueues,
-    /// The number of frames is not usable.
-    #[error(
-        "{frames} frames per queue are not possible: it must be a power of two from {MIN_FRAMES} to \
-         {MAX_FRAMES}"
-    )]
-    Frames {
-        /// What was asked for.
-        frames: u32,
-    },
-    /// The interface has fewer queues.
-    #[error(
-        "{interface} has {available} queue{}, the first of which is 0, but {queues} from \
-         {start_queue} on {} asked for. Ask for fewer, or give it more if its driver can \
-         (`ethtool -L {interface} combined {}`; at most {max})",
-        plural(*available), if *queues == 1 { "was" } else { "were" },
-        u64::from(*start_queue) + u64::from(*queues)
-    )]
-    TooManyQueues {
-        /// Name of the interface.
-        interface: String,
-        /// First queue asked for.
-        start_queue: u32,
-        /// Number asked for.
-        queues: u32,
-        /// Number that there is.
-        available: u32,
-        /// Number that there can be.
-        max: u32,
-    },
-    /// The XDP program is not on the interface.
-    #[error("{interface}: {source}")]
-    Program {
-        /// Name of the interface.
-        interface: String,
-        /// Why.
-        source: ProgramError,
-    },
-    /// A queue could not be opened; those before it were closed again.
-    #[error("queue {queue} of {interface}: {source}")]
-    Queue {
-        /// Name of the interface.
-        interface: String,
-        /// The queue.
-        queue: u32,
-        /// Why.
-        source: QueueError,
-    },
-}
-
-/// Why a queue was not opened.
-#[derive(Debug, thiserror::Error)]
-pub enum QueueError {
-    /// There is no memory for its frames.
-    #[error("cannot map {need} KiB for the frames: {source}")]
-    Memory {
-        /// What the frames need, in KiB.
-        need: u64,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// Its socket was refused.
-    #[error(transparent)]
-    Socket(#[from] SocketError),
-    /// The program does not know the socket.
-    #[error(transparent)]
-    Program(#[from] ProgramError),
-}
-
-/// An interface with our XDP program on it.
+/// An interface opened for AF_XDP.
 ///
-/// Dropping it takes the program off, and so does the end of the process, whatever way. Queues that
-/// were taken out stay usable for sending then, but receive nothing.
+/// Dropping it takes our program off, or our sockets out of the map of others, and so does the end
+/// of the process, whatever way. Queues that were taken out stay usable for sending then, but receive
+/// nothing, unless others have put their sockets into a map.
 #[derive(Debug)]
 pub struct Port {
-    program: AttachedProgram,
+    steering: Steering,
     interface: Interface,
     mtu: u32,
     queues: Vec<Queue>,
+    watch: ProgramWatch,
 }
 
 impl Port {
-    /// Attaches the program and opens the queues: all, or none.
+    /// Attaches our own program and opens the queues: all, or none.
     ///
     /// An interface that is down is opened with a warning: it works when it comes up.
     ///
     /// # Errors
     /// [`OpenError`]; what had been done is undone.
     pub fn open(config: &PortConfig) -> Result<Self, OpenError> {
-        check(config)?;
-        let interface = Interface::by_name(&config.ifname)?;
-        check_queues(config, &interface)?;
-        warn_about(&interface);
+        Self::open_from(config, Source::OwnProgram)
+    }
 
-        let refused = |source| OpenError::Program {
-            interface: config.ifname.clone(),
-            source,
-        };
-        let last = config.start_queue + config.queues;
-        let multi_buffer = multi_buffer::wanted(&interface);
-        let program = LoadedProgram::load(interface.queues(), multi_buffer)
-            .and_then(|program| program.attach(&interface, config.mode))
-            .map_err(refused)?;
+    /// The same with a program, a map or sockets of others, which are closed again on an error.
+    ///
+    /// # Errors
+    /// [`OpenError`]; what had been done is undone.
+    pub fn open_from(config: &PortConfig, source: Source) -> Result<Self, OpenError> {
+        let interface = look_up(config)?;
+        Self::open_on(config, &interface, source).map_err(|error| or_gone(&interface, error))
+    }
 
-        // All that fits in memory: `check_queues` bounds it by what the interface has.
-        let mut queues = Vec::new();
-        for id in config.start_queue..last {
-            let queue =
-                open_queue(config, &interface, &program, multi_buffer, id).map_err(|source| {
-                    OpenError::Queue {
-                        interface: config.ifname.clone(),
-                        queue: id,
-                        source,
-                    }
-                })?;
-            queues.push(queue);
-        }
-        let port = Self {
-            mtu: usable_mtu(&interface, &queues),
-            program,
+    fn open_on(
+        config: &PortConfig,
+        interface: &Interface,
+        source: Source,
+    ) -> Result<Self, OpenError> {
+        let multi_buffer = multi_buffer::wanted(interface);
+        let (mut steering, sockets) = Steering::new(config, interface, source, multi_buffer)?;
+        let opening = Opening {
+            config,
             interface,
+            multi_buffer,
+        };
+        let queues = opening.queues(&mut steering, sockets)?;
+        let watch = ProgramWatch::start(interface.index())?;
+        let port = Self {
+            mtu: usable_mtu(interface, &queues),
+            steering,
+            interface: interface.clone(),
             queues,
+            watch,
         };
         tracing::info!(
             interface = port.interface.name(),
@@ -199,10 +95,23 @@ impl Port {
         &self.interface
     }
 
-    /// Where the XDP program runs.
+    /// Where the XDP program runs. With one of others that the kernel does not show on the
+    /// interface, or shows in several modes: skb.
     #[must_use]
     pub fn mode(&self) -> AttachMode {
-        self.program.mode()
+        self.steering.mode()
+    }
+
+    /// Whether the XDP program that was there when the port was opened, ours or not, still is. Asks
+    /// the kernel, with two system calls.
+    ///
+    /// The kernel announces most changes, which [`LinkMonitor`](crate::LinkMonitor) tells of, but not
+    /// that somebody detached a program's link: so ask now and then as well.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn program_status(&mut self) -> io::Result<ProgramStatus> {
+        self.watch.status()
     }
 
     /// The largest MTU in bytes that works both ways: the interface's when it was opened, or that of
@@ -232,6 +141,26 @@ fn usable_mtu(interface: &Interface, queues: &[Queue]) -> u32 {
     interface.mtu().min(most)
 }
 
+/// Checks the configuration and looks for the interface.
+pub(crate) fn look_up(config: &PortConfig) -> Result<Interface, OpenError> {
+    check(config)?;
+    let interface = Interface::by_name(&config.ifname)?;
+    check_queues(config, &interface)?;
+    warn_about(&interface);
+    Ok(interface)
+}
+
+/// The error, unless the reason for it is that the interface went since it was looked up.
+pub(crate) fn or_gone(interface: &Interface, error: OpenError) -> OpenError {
+    match Interface::by_index(interface.index()) {
+        Err(InterfaceError::Missing { .. }) => OpenError::Gone {
+            interface: interface.name().to_owned(),
+            source: Box::new(error),
+        },
+        _ => error,
+    }
+}
+
 fn check(config: &PortConfig) -> Result<(), OpenError> {
     if config.queues == 0 {
         return Err(OpenError::NoQueues);
@@ -240,7 +169,13 @@ fn check(config: &PortConfig) -> Result<(), OpenError> {
     if !frames.is_power_of_two() || !(MIN_FRAMES..=MAX_FRAMES).contains(&frames) {
         return Err(OpenError::Frames { frames });
     }
-    Ok(())
+    let require = config.require;
+    let with = match require {
+        Require::Native | Require::ZeroCopy if config.mode == Some(AttachMode::Skb) => "skb mode",
+        Require::ZeroCopy if config.force_copy => "forced copy mode",
+        _ => return Ok(()),
+    };
+    Err(OpenError::Contradiction { require, with })
 }
 
 fn check_queues(config: &PortConfig, interface: &Interface) -> Result<(), OpenError> {
@@ -267,46 +202,87 @@ fn warn_about(interface: &Interface) {
     }
 }
 
-fn open_queue(
-    config: &PortConfig,
-    interface: &Interface,
-    program: &AttachedProgram,
+/// What the queues of a port have in common.
+struct Opening<'a> {
+    config: &'a PortConfig,
+    interface: &'a Interface,
     multi_buffer: bool,
-    id: u32,
-) -> Result<Queue, QueueError> {
-    let (umem, pool) = Umem::new(config.frames).map_err(|source| QueueError::Memory {
-        need: u64::from(config.frames) * u64::from(CHUNK_SIZE) / 1024,
-        source,
-    })?;
-    let options = SocketOptions {
-        ifindex: interface.index(),
-        queue: id,
-        // With the program in the stack, a driver that was given the frames in zero-copy mode
-        // would never see them go to the socket.
-        copy: config.force_copy || program.mode() == AttachMode::Skb,
-        multi_buffer,
-        ring_size: config.frames / 2,
-    };
-    let socket = Socket::open(umem, &options)?;
-    let limits = frame_limits(interface, multi_buffer, socket.zero_copy());
-    let queue = Queue::new(id, socket, pool, limits);
-    program.direct(id, queue.as_fd())?;
-    Ok(queue)
 }
 
-/// How long the frames of a queue can be.
-fn frame_limits(interface: &Interface, multi_buffer: bool, zero_copy: bool) -> FrameLimits {
-    if !multi_buffer {
-        return FrameLimits::ONE_CHUNK;
+impl Opening<'_> {
+    /// Opens all queues, on these sockets or on new ones.
+    fn queues(
+        &self,
+        steering: &mut Steering,
+        sockets: Option<Vec<OwnedFd>>,
+    ) -> Result<Vec<Queue>, OpenError> {
+        // All that fits in memory: `check_queues` bounds it by what the interface has.
+        let mut queues = Vec::new();
+        let mut sockets = sockets.map(Vec::into_iter);
+        let first = self.config.start_queue;
+        for (number, id) in (0..).zip(first..first + self.config.queues) {
+            let socket = sockets.as_mut().and_then(Iterator::next);
+            let queue = self.queue(steering, number, id, socket);
+            queues.push(queue.map_err(|source| OpenError::Queue {
+                interface: self.config.ifname.clone(),
+                queue: id,
+                source,
+            })?);
+        }
+        Ok(queues)
     }
-    let driver_limit = zero_copy.then(|| {
-        probe::features(interface.index()).map_or(1, |features| features.zero_copy_fragments)
-    });
-    FrameLimits::several_chunks(interface.mtu(), driver_limit)
-}
 
-fn plural(count: u32) -> &'static str {
-    if count == 1 { "" } else { "s" }
+    /// `number`: from 0 on; `id`: on the interface.
+    fn queue(
+        &self,
+        steering: &mut Steering,
+        number: u32,
+        id: u32,
+        socket: Option<OwnedFd>,
+    ) -> Result<Queue, QueueError> {
+        let frames = self.config.frames;
+        let (umem, pool) = Umem::new(frames).map_err(|source| QueueError::Memory {
+            need: u64::from(frames) * u64::from(CHUNK_SIZE) / 1024,
+            source,
+        })?;
+        let options = SocketOptions {
+            ifindex: self.interface.index(),
+            queue: id,
+            copy: self.copy_mode(steering),
+            multi_buffer: self.multi_buffer,
+            ring_size: frames / 2,
+        };
+        let socket = socket.map_or_else(socket::create, Ok)?;
+        let socket = Socket::set_up(socket, umem, &options)?;
+        let limits = self.frame_limits(socket.zero_copy());
+        let queue = Queue::new(id, socket, pool, limits);
+        steering.direct(number, id, queue.as_fd())?;
+        Ok(queue)
+    }
+
+    fn copy_mode(&self, steering: &Steering) -> CopyMode {
+        if self.config.require == Require::ZeroCopy {
+            CopyMode::ZeroCopy
+        } else if self.config.force_copy || steering.needs_copy(self.interface) {
+            // With the program in the stack, a driver that was given the frames in zero-copy mode
+            // would never see them go to the socket.
+            CopyMode::Copy
+        } else {
+            CopyMode::Best
+        }
+    }
+
+    /// How long the frames of a queue can be.
+    fn frame_limits(&self, zero_copy: bool) -> FrameLimits {
+        if !self.multi_buffer {
+            return FrameLimits::ONE_CHUNK;
+        }
+        let driver_limit = zero_copy.then(|| {
+            let features = probe::features(self.interface.index());
+            features.map_or(1, |features| features.zero_copy_fragments)
+        });
+        FrameLimits::several_chunks(self.interface.mtu(), driver_limit)
+    }
 }
 
 #[cfg(test)]
@@ -334,6 +310,26 @@ mod tests {
                 text.starts_with(&format!("{frames} frames per queue are not")),
                 "{text}"
             );
+        }
+    }
+
+    #[test]
+    fn what_is_required_must_be_possible() {
+        let text = refusal(|config| {
+            config.require = Require::ZeroCopy;
+            config.force_copy = true;
+        });
+        assert_eq!(
+            text,
+            "zerocopy can't be required together with forced copy mode: take one of them out"
+        );
+        for require in [Require::Native, Require::ZeroCopy] {
+            let text = refusal(|config| {
+                config.require = require;
+                config.mode = Some(AttachMode::Skb);
+            });
+            let start = format!("{require} can't be required together with skb mode");
+            assert!(text.starts_with(&start), "{text}");
         }
     }
 

@@ -5,7 +5,7 @@
 
 use std::{
     io,
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     thread,
     time::{Duration, Instant},
 };
@@ -16,7 +16,7 @@ use rustix::{
 };
 
 use crate::{
-    libxdp::{Binding, Handle, Rings},
+    libxdp::{Binding, CopyMode, Handle, Rings},
     memlock::MemoryLimit,
     netlink::{Asker, Which},
     umem::Umem,
@@ -39,8 +39,8 @@ pub(crate) struct SocketOptions {
     pub(crate) ifindex: u32,
     /// Queue of the interface.
     pub(crate) queue: u32,
-    /// Never zero-copy.
-    pub(crate) copy: bool,
+    /// Whether the driver may, or must, use the frames in place.
+    pub(crate) copy: CopyMode,
     /// Frames may have several descriptors. The kernel must know of that.
     pub(crate) multi_buffer: bool,
     /// Entries of the rx, tx and completion rings, a power of two. The fill ring has twice as many.
@@ -70,6 +70,12 @@ pub enum SocketError {
         /// What the system said.
         source: io::Error,
     },
+    /// Somebody has set the socket up already.
+    #[error(
+        "the socket that was handed over for it has frame memory already: {0}. It must be one that \
+         nobody has set up or bound, for the memory is locked for the process that uses it"
+    )]
+    InUse(#[source] io::Error),
     /// The UMEM could not be mapped or registered for another reason.
     #[error("cannot register {need} KiB of memory for the frames with the kernel: {source}")]
     Register {
@@ -96,6 +102,12 @@ pub enum SocketError {
          `ethtool -l` shows them"
     )]
     NoSuchQueue(#[source] io::Error),
+    /// The driver does not do without copies, and that is required.
+    #[error(
+        "zero-copy is required, but was refused: {0}. What can be reached is copy mode; require \
+         less, or use an interface whose driver has AF_XDP zero-copy"
+    )]
+    ZeroCopy(#[source] io::Error),
     /// `bind()` or the rings failed for another reason.
     #[error("cannot bind an AF_XDP socket to it: {0}")]
     Bind(#[source] io::Error),
@@ -111,18 +123,16 @@ pub(crate) struct Socket {
 }
 
 impl Socket {
-    /// Registers `umem` and binds. A queue that is busy is tried again for a bounded time.
+    /// Registers `umem` with a new socket and binds it. A queue that is busy is tried again for a
+    /// bounded time.
     ///
     /// # Errors
     /// [`SocketError`]; nothing is left behind.
-    pub(crate) fn open(umem: Umem, options: &SocketOptions) -> Result<Self, SocketError> {
-        let fd = rustix::net::socket_with(
-            AddressFamily::XDP,
-            SocketType::RAW,
-            SocketFlags::CLOEXEC,
-            None,
-        )
-        .map_err(|error| SocketError::Create(error.into()))?;
+    pub(crate) fn set_up(
+        fd: OwnedFd,
+        umem: Umem,
+        options: &SocketOptions,
+    ) -> Result<Self, SocketError> {
         let mut handle = Handle::register(fd, &umem, options.ring_size)
             .map_err(|source| explain_registration(&umem, source))?;
         bind_patiently(&mut handle, options)?;
@@ -176,6 +186,16 @@ impl AsFd for Socket {
     }
 }
 
+/// A socket that is neither set up nor bound, in the calling thread's network namespace.
+///
+/// # Errors
+/// [`SocketError::Create`].
+pub(crate) fn create() -> Result<OwnedFd, SocketError> {
+    let flags = SocketFlags::CLOEXEC;
+    rustix::net::socket_with(AddressFamily::XDP, SocketType::RAW, flags, None)
+        .map_err(|error| SocketError::Create(error.into()))
+}
+
 fn bind_patiently(handle: &mut Handle, options: &SocketOptions) -> Result<(), SocketError> {
     let start = Instant::now();
     let mut told = false;
@@ -193,6 +213,11 @@ fn bind_patiently(handle: &mut Handle, options: &SocketOptions) -> Result<(), So
                 thread::sleep(BUSY_PAUSE);
             }
             Some(libc::EBUSY) => return Err(SocketError::Busy { waited, source }),
+            // The interface went meanwhile, which has nothing to do with copies.
+            Some(libc::ENODEV) => return Err(SocketError::Bind(source)),
+            _ if options.copy == CopyMode::ZeroCopy => {
+                return Err(SocketError::ZeroCopy(source));
+            }
             Some(libc::EINVAL) => return Err(SocketError::NoSuchQueue(source)),
             _ => return Err(SocketError::Bind(source)),
         }
@@ -220,6 +245,8 @@ fn explain_registration(umem: &Umem, source: io::Error) -> SocketError {
             limit: MemoryLimit::now(),
             source,
         },
+        // Only a socket that others created has any.
+        Some(libc::EBUSY) => SocketError::InUse(source),
         _ => SocketError::Register { need, source },
     }
 }
@@ -268,6 +295,14 @@ mod tests {
             (
                 SocketError::NoSuchQueue(system(libc::EINVAL)).to_string(),
                 ["refused to bind", "Invalid argument", "ethtool -l"],
+            ),
+            (
+                SocketError::InUse(system(libc::EBUSY)).to_string(),
+                ["handed over", "resource busy", "nobody has set up"],
+            ),
+            (
+                SocketError::ZeroCopy(system(libc::EOPNOTSUPP)).to_string(),
+                ["zero-copy is required", "not supported", "require less"],
             ),
             (
                 SocketError::Bind(system(libc::ENODEV)).to_string(),

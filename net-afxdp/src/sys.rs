@@ -7,7 +7,7 @@
 use std::{
     ffi::CString,
     io,
-    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
 };
 
 /// `XDP_MAX_TX_SKB_BUDGET` (linux/if_xdp.h, since Linux 6.17).
@@ -111,6 +111,74 @@ pub(crate) fn set_tx_budget(socket: BorrowedFd<'_>, frames: u32) -> io::Result<(
             libc::SOL_XDP,
             XDP_MAX_TX_SKB_BUDGET,
             (&raw const frames).cast(),
+            size,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Duplicates a file descriptor that is named by its number only; both are closed on exec.
+///
+/// # Errors
+/// The system's: `EBADF` when it is not open.
+pub(crate) fn duplicate(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: has no memory as an argument; a number that is not open is an error.
+    let fd = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: just created, owned by nobody else.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: as above; whoever owns it only loses it in children that it would not have told.
+    if unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(fd)
+}
+
+/// Index of the interface that a socket is restricted to (`SO_BINDTOIFINDEX`); 0: none.
+///
+/// # Errors
+/// The system's.
+pub(crate) fn bound_device(socket: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut index: libc::c_int = 0;
+    let mut size = libc::socklen_t::try_from(size_of_val(&index)).unwrap_or_default();
+    // SAFETY: the option's value is an int of the size given; both outlive the call.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_BINDTOIFINDEX,
+            (&raw mut index).cast(),
+            &raw mut size,
+        )
+    };
+    if result == 0 {
+        Ok(u32::try_from(index).unwrap_or_default())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Restricts a socket to an interface (`SO_BINDTOIFINDEX`). From Linux 6.6 on an AF_XDP socket then
+/// binds to no other, and only CAP_NET_RAW can lift that.
+///
+/// # Errors
+/// The system's.
+pub(crate) fn restrict_to_device(socket: BorrowedFd<'_>, index: u32) -> io::Result<()> {
+    let index = libc::c_int::try_from(index).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let size = libc::socklen_t::try_from(size_of_val(&index)).unwrap_or_default();
+    // SAFETY: the option's value is an int, which outlives the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_BINDTOIFINDEX,
+            (&raw const index).cast(),
             size,
         )
     };

@@ -94,6 +94,7 @@ impl Network {
             queues: config.queues,
             start_queue: config.start_queue,
             frames: config.frames,
+            ..PortConfig::default()
         })?;
         let monitor = LinkMonitor::open(port.interface().index()).map_err(|source| Why::Watch {
             ifname: config.ifname.clone(),
@@ -168,7 +169,7 @@ impl Network {
             LinkEvent::Up => self.control.set_link(true),
             LinkEvent::Down => self.control.set_link(false),
             LinkEvent::Gone => self.control.set_link(false),
-            LinkEvent::Mtu(_) | LinkEvent::Renamed(_) => {}
+            LinkEvent::Mtu(_) | LinkEvent::Renamed(_) | LinkEvent::Program(_) => {}
         }
         match event {
             LinkEvent::Up => tracing::info!("netdev '{id}': link up"),
@@ -179,6 +180,12 @@ impl Network {
             LinkEvent::Mtu(mtu) => tracing::warn!(
                 "netdev '{id}': its interface has a new MTU, {mtu}; the guest keeps the one it was started with"
             ),
+            LinkEvent::Program(Some(program)) => {
+                tracing::warn!("netdev '{id}': its interface has another XDP program, {program}");
+            }
+            LinkEvent::Program(None) => {
+                tracing::warn!("netdev '{id}': its interface has no XDP program any more");
+            }
             LinkEvent::Renamed(name) => {
                 tracing::info!("netdev '{id}': its interface is now called {name}");
             }

@@ -6,6 +6,7 @@
 )]
 
 mod child;
+mod foreign;
 mod large;
 mod life;
 mod link;
@@ -13,4 +14,8 @@ mod loss;
 mod net;
 mod packet;
 mod refusals;
+mod require;
+mod sources;
+mod status;
 mod traffic;
+mod unprivileged;

@@ -69,6 +69,16 @@ impl Drop for Net {
     }
 }
 
+/// Gives the calling thread a view of mounts of its own.
+pub(crate) fn unshare_mounts() {
+    // SAFETY: affects the calling thread alone.
+    let result = unsafe { libc::unshare(libc::CLONE_NEWNS) };
+    assert_eq!(result, 0, "unshare: {}", std::io::Error::last_os_error());
+    let private = ["--make-rprivate", "/"];
+    let status = Command::new("mount").args(private).status();
+    assert!(status.expect("mount (util-linux)").success());
+}
+
 /// Runs `ip` with these words.
 pub(crate) fn ip(words: &str) {
     let output = Command::new("ip")

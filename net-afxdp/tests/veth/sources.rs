@@ -1,0 +1,361 @@
+//! Programs, maps and sockets of others.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use libbpf_rs::XdpFlags;
+use net_afxdp::{AttachMode, Port, PortConfig, Prepared, Require, Source, inherited};
+
+use crate::{
+    foreign::{Bpffs, Foreign, carry_traffic, other_map, socket},
+    net::{Net, ip},
+    traffic::{MODES, config},
+};
+
+fn small(net: &Net) -> PortConfig {
+    PortConfig {
+        frames: 64,
+        ..config(&net.near)
+    }
+}
+
+fn refusal(config: &PortConfig, source: Source) -> String {
+    match Port::open_from(config, source) {
+        Ok(port) => panic!("opened: {port:?}"),
+        Err(error) => error.to_string(),
+    }
+}
+
+fn native(net: &Net, slots: u32) -> Foreign {
+    Foreign::attach(net.interface().index(), slots, XdpFlags::DRV_MODE)
+}
+
+#[test]
+fn prepared_sockets_carry_traffic_on_every_queue() {
+    let Some(net) = Net::with_queues(3) else {
+        return;
+    };
+    for mode in MODES {
+        let config = PortConfig {
+            queues: 2,
+            mode: Some(mode),
+            ..small(&net)
+        };
+        let mut prepared = Prepared::open(&config).unwrap();
+        assert_eq!(prepared.mode(), mode);
+        let sockets = prepared.take_sockets();
+        let mut port = Port::open_from(&config, Source::Sockets(sockets)).unwrap();
+        assert_eq!(port.mode(), mode);
+        carry_traffic(&net, &mut port.take_queues());
+    }
+    assert_eq!(net.interface().xdp_program(), None);
+}
+
+#[test]
+fn sockets_can_be_for_later_queues() {
+    let Some(net) = Net::with_queues(3) else {
+        return;
+    };
+    let config = PortConfig {
+        start_queue: 1,
+        queues: 2,
+        ..small(&net)
+    };
+    let mut prepared = Prepared::open(&config).unwrap();
+    let source = Source::Sockets(prepared.take_sockets());
+    let mut queues = Port::open_from(&config, source).unwrap().take_queues();
+    assert_eq!(queues.iter().map(|it| it.id()).collect::<Vec<_>>(), [1, 2]);
+    carry_traffic(&net, &mut queues);
+}
+
+#[test]
+fn sockets_of_the_wrong_number_or_kind() {
+    let Some(net) = Net::with_queues(2) else {
+        return;
+    };
+    let two = PortConfig {
+        queues: 2,
+        ..small(&net)
+    };
+    let text = refusal(&two, Source::Sockets(vec![socket()]));
+    let start = format!("{}: 1 socket was handed over for 2 queues", net.near);
+    assert!(text.starts_with(&start), "{text}");
+    let text = refusal(&two, Source::Sockets(vec![socket(), socket(), socket()]));
+    assert!(text.contains("3 sockets were handed over for 2"), "{text}");
+
+    let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let text = refusal(&two, Source::Sockets(vec![socket(), udp.into()]));
+    assert!(
+        text.contains("number 2 of the sockets handed over is not an AF_XDP socket"),
+        "{text}"
+    );
+    let file: OwnedFd = std::fs::File::open("/dev/null").unwrap().into();
+    let text = refusal(&two, Source::Sockets(vec![file, socket()]));
+    assert!(text.contains("number 1 of the sockets"), "{text}");
+}
+
+#[test]
+fn a_socket_given_twice() {
+    let Some(net) = Net::with_queues(2) else {
+        return;
+    };
+    let two = PortConfig {
+        queues: 2,
+        ..small(&net)
+    };
+    let first = socket();
+    // What `sock-fds=7:7` leads to.
+    let sockets = [first.as_raw_fd(); 2].map(|number| inherited(number).unwrap());
+    let text = refusal(&two, Source::Sockets(sockets.into()));
+    assert!(
+        text.contains("numbers 1 and 2 of the sockets handed over are the same"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_descriptor_that_is_closed() {
+    let Some(_net) = Net::new() else { return };
+    let number = socket().as_raw_fd() + 1000;
+    let error = inherited(number).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::EBADF));
+}
+
+#[test]
+fn a_socket_that_is_bound_already() {
+    let Some(net) = Net::with_queues(2) else {
+        return;
+    };
+    let mut prepared = Prepared::open(&small(&net)).unwrap();
+    let sockets = prepared.take_sockets();
+    let again = sockets[0].try_clone().unwrap();
+    let mut port = Port::open_from(&small(&net), Source::Sockets(sockets)).unwrap();
+    // For the same queue and for another one.
+    for start_queue in [0, 1] {
+        let config = PortConfig {
+            start_queue,
+            ..small(&net)
+        };
+        let source = Source::Sockets(vec![again.try_clone().unwrap()]);
+        let text = refusal(&config, source);
+        let start = format!("queue {start_queue} of {}: the socket that was", net.near);
+        assert!(
+            text.starts_with(&start) && text.contains("has frame memory already"),
+            "{text}"
+        );
+    }
+    carry_traffic(&net, &mut port.take_queues());
+}
+
+#[test]
+fn a_socket_for_another_interface() {
+    let Some(net) = Net::new() else { return };
+    let far = PortConfig {
+        frames: 64,
+        ..config(&net.far)
+    };
+    let mut prepared = Prepared::open(&far).unwrap();
+    let sockets = prepared.take_sockets();
+    let text = refusal(&small(&net), Source::Sockets(sockets));
+    let end = format!("(SO_BINDTODEVICE): {}", net.far);
+    assert!(text.ends_with(&end), "{text}");
+}
+
+#[test]
+fn a_failure_at_a_later_queue_releases_the_sockets_before() {
+    let Some(net) = Net::with_queues(2) else {
+        return;
+    };
+    let two = PortConfig {
+        queues: 2,
+        ..small(&net)
+    };
+    let mut prepared = Prepared::open(&two).unwrap();
+    let mut sockets = prepared.take_sockets();
+    // Queue 1 has another owner.
+    let busy = Port::open_from(
+        &PortConfig {
+            start_queue: 1,
+            ..small(&net)
+        },
+        Source::Sockets(vec![socket()]),
+    )
+    .unwrap();
+    let text = refusal(&two, Source::Sockets(std::mem::take(&mut sockets)));
+    let start = format!("queue 1 of {}: another AF_XDP socket is bound", net.near);
+    assert!(text.starts_with(&start), "{text}");
+    drop(busy);
+    drop(prepared);
+    let mut port = Port::open(&two).unwrap();
+    carry_traffic(&net, &mut port.take_queues());
+}
+
+#[test]
+fn a_map_handed_over_gets_the_sockets_at_their_queues() {
+    let Some(net) = Net::with_queues(3) else {
+        return;
+    };
+    for (flags, mode) in [
+        (XdpFlags::DRV_MODE, AttachMode::Native),
+        (XdpFlags::SKB_MODE, AttachMode::Skb),
+    ] {
+        let foreign = Foreign::attach(net.interface().index(), 2, flags);
+        let program = net.interface().xdp_program().cloned();
+        let config = PortConfig {
+            start_queue: 1,
+            ..small(&net)
+        };
+        let mut port = Port::open_from(&config, Source::Map(foreign.map_fd())).unwrap();
+        assert_eq!(port.mode(), mode);
+        assert!(!foreign.taken(0) && foreign.taken(1));
+        let mut queues = port.take_queues();
+        carry_traffic(&net, &mut queues);
+        drop(port);
+        assert!(!foreign.taken(1), "taken out while the queue lives");
+        drop(queues);
+        assert_eq!(net.interface().xdp_program().cloned(), program);
+        ip(&format!("link set dev {} xdp off", net.near));
+        ip(&format!("link set dev {} xdpgeneric off", net.near));
+    }
+}
+
+#[test]
+fn a_pinned_map_gets_the_sockets_from_its_start_index_on() {
+    let Some(net) = Net::with_queues(2) else {
+        return;
+    };
+    let bpffs = Bpffs::mount();
+    let mut foreign = native(&net, 8);
+    let path = bpffs.path("xsks");
+    foreign.map.pin(&path).unwrap();
+    let two = PortConfig {
+        queues: 2,
+        ..small(&net)
+    };
+    let pinned = |start_index| Source::PinnedMap {
+        path: path.clone(),
+        start_index,
+    };
+    let mut port = Port::open_from(&two, pinned(0)).unwrap();
+    carry_traffic(&net, &mut port.take_queues());
+    drop(port);
+
+    let port = Port::open_from(&two, pinned(5)).unwrap();
+    let taken: Vec<_> = (0..8).filter(|slot| foreign.taken(*slot)).collect();
+    assert_eq!(taken, [5, 6]);
+    drop(port);
+    assert!((0..8).all(|slot| !foreign.taken(slot)));
+}
+
+#[test]
+fn maps_that_do_not_fit() {
+    let Some(net) = Net::with_queues(2) else {
+        return;
+    };
+    let bpffs = Bpffs::mount();
+    let mut foreign = native(&net, 2);
+    let id = net.interface().xdp_program().unwrap().id;
+    let path = bpffs.path("xsks");
+    foreign.map.pin(&path).unwrap();
+    let two = PortConfig {
+        queues: 2,
+        ..small(&net)
+    };
+    let pinned = |start_index| Source::PinnedMap {
+        path: path.clone(),
+        start_index,
+    };
+    let text = refusal(&two, pinned(1));
+    assert!(
+        text.contains("has 2 slots, the first of which is 0, but the slots 1 to 2 are needed"),
+        "{text}"
+    );
+    let text = refusal(&two, pinned(u32::MAX));
+    assert!(text.contains("4294967295 to 4294967296"), "{text}");
+
+    let other = other_map();
+    let map = other.as_fd().try_clone_to_owned().unwrap();
+    let text = refusal(&two, Source::Map(map));
+    assert!(
+        text.contains("the map \"rw_array\"") && text.contains("does not hold AF_XDP sockets"),
+        "{text}"
+    );
+    let text = refusal(&two, Source::Map(socket()));
+    assert!(text.contains("is not a BPF map"), "{text}");
+
+    let missing = bpffs.path("missing");
+    let text = refusal(
+        &two,
+        Source::PinnedMap {
+            path: missing.clone(),
+            start_index: 0,
+        },
+    );
+    let start = format!(
+        "{}: cannot open the pinned map {}: No such file",
+        net.near,
+        missing.display()
+    );
+    assert!(text.starts_with(&start), "{text}");
+    assert_eq!(net.interface().xdp_program().unwrap().id, id);
+}
+
+#[test]
+fn a_slot_of_others_is_left_alone() {
+    let Some(net) = Net::with_queues(2) else {
+        return;
+    };
+    let foreign = native(&net, 2);
+    let other = socket();
+    foreign.insert(1, &other);
+    let two = PortConfig {
+        queues: 2,
+        ..small(&net)
+    };
+    let text = refusal(&two, Source::Map(foreign.map_fd()));
+    assert!(
+        text.starts_with(&format!("queue 1 of {}: slot 1 of the map", net.near))
+            && text.contains("has another socket already"),
+        "{text}"
+    );
+    assert!(!foreign.taken(0) && foreign.taken(1));
+}
+
+#[test]
+fn the_mode_of_a_foreign_program_must_do() {
+    let Some(net) = Net::new() else { return };
+    let foreign = Foreign::attach(net.interface().index(), 1, XdpFlags::SKB_MODE);
+    let text = refusal(
+        &PortConfig {
+            mode: Some(AttachMode::Native),
+            ..small(&net)
+        },
+        Source::Map(foreign.map_fd()),
+    );
+    assert!(
+        text.contains("native mode was asked for") && text.contains("runs in skb mode"),
+        "{text}"
+    );
+    let text = refusal(
+        &PortConfig {
+            require: Require::Native,
+            ..small(&net)
+        },
+        Source::Map(foreign.map_fd()),
+    );
+    assert!(
+        text.contains("native is required, but only skb mode") && text.contains("(id "),
+        "{text}"
+    );
+}
+
+#[test]
+fn without_a_program_it_opens_and_works_when_there_is_one() {
+    let Some(net) = Net::new() else { return };
+    let ours = socket();
+    let same = ours.try_clone().unwrap();
+    let mut port = Port::open_from(&small(&net), Source::Sockets(vec![ours])).unwrap();
+    let foreign = native(&net, 1);
+    // A socket that is bound can be put into a map as well.
+    foreign.insert(0, &same);
+    carry_traffic(&net, &mut port.take_queues());
+}
