@@ -12,8 +12,12 @@ guest_start() {
     exec {guest_in}<>"$pipes/in" {guest_out}<>"$pipes/out"
     "$@" <"$pipes/in" >"$pipes/out" 2>"$log" &
     guest_pid=$!
+    guest_console=
     rm -r "$pipes"
 }
+
+# guest_said: the last lines of the console, for a message.
+guest_said() { tail -n 15 <<<"$guest_console" | sed 's/^/    console: /'; }
 
 # guest_line SECONDS: reads one line of the console into guest_text; fails when the time is up or the VMM is gone.
 guest_line() {
@@ -26,6 +30,7 @@ guest_line() {
     done
     line+=$part
     guest_text=${line%$'\r'}
+    guest_console+=$guest_text$'\n'
 }
 
 # guest_ready SECONDS: waits until the guest takes commands; guest_uptime is then the kernel's time, in seconds.
