@@ -1,4 +1,5 @@
-//! The io-thread of a device with one queue of independent requests (virtio-blk, virtio-rng).
+//! The io-thread of a queue of independent requests (virtio-blk, virtio-rng, the control queue of
+//! virtio-net).
 //!
 //! Each turn takes a bounded burst of chains, lets the device's [`RequestHandler`] carry each out,
 //! and publishes and signals once. Between two turns, and between two requests, the stop signal is

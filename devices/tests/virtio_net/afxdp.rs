@@ -20,6 +20,12 @@ const LONGEST: usize = 1514;
 /// A veth pair in a namespace that only this thread is in: it goes away with it, also when the test
 /// is killed. `None`, and a line that says so, without root.
 fn veth() -> Option<(String, String)> {
+    veth_with(1)
+}
+
+/// The same with so many queues each way: what is sent on one end's queue arrives on the same
+/// queue of the other.
+pub(crate) fn veth_with(queues: u32) -> Option<(String, String)> {
     if !rustix::process::geteuid().is_root() {
         let test = thread::current().name().unwrap_or("?").to_owned();
         eprintln!("SKIPPED {test}: making a network namespace needs root");
@@ -32,7 +38,10 @@ fn veth() -> Option<(String, String)> {
     let _ = std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1");
     let name = |end: &str| format!("rwd{end}{}", std::process::id() % 100_000);
     let (near, far) = (name("n"), name("f"));
-    ip(&format!("link add {near} type veth peer name {far}"));
+    let queues = format!("numrxqueues {queues} numtxqueues {queues}");
+    ip(&format!(
+        "link add {near} {queues} type veth peer name {far} {queues}"
+    ));
     ip(&format!("link set dev {near} up"));
     ip(&format!("link set dev {far} up"));
     Some((near, far))
@@ -45,15 +54,25 @@ fn ip(words: &str) {
 }
 
 fn open(ifname: String, mode: AttachMode) -> (Port, AfXdpBackend) {
+    let (port, mut queues) = open_queues(ifname, mode, 1);
+    (port, queues.pop().unwrap())
+}
+
+pub(crate) fn open_queues(
+    ifname: String,
+    mode: AttachMode,
+    queues: u32,
+) -> (Port, Vec<AfXdpBackend>) {
     let config = PortConfig {
         ifname,
         mode: Some(mode),
         frames: 512,
+        queues,
         ..PortConfig::default()
     };
     let mut port = Port::open(&config).unwrap();
-    let queue = port.take_queues().pop().unwrap();
-    (port, AfXdpBackend(queue))
+    let queues = port.take_queues().into_iter().map(AfXdpBackend).collect();
+    (port, queues)
 }
 
 fn carries_traffic(name: &str, mode: AttachMode) {

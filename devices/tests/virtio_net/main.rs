@@ -7,11 +7,15 @@
 )]
 
 mod afxdp;
+mod afxdp_pairs;
 mod fault;
 mod features;
 mod frames;
 mod guest;
 mod life;
+mod pairs;
+mod pairs_control;
+mod pairs_guest;
 mod random;
 mod rings;
 mod rings_layout;

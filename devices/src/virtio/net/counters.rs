@@ -1,5 +1,5 @@
-//! What a queue pair did: written by its thread (or, while there is none, by the thread that starts
-//! it), readable by all.
+//! What a queue pair or the control queue did: written by its thread (or, while there is none, by
+//! the thread that starts it), readable by all.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -20,7 +20,7 @@ impl Counter {
 
 macro_rules! counters {
     ($($(#[$doc:meta])+ $name:ident,)+) => {
-        /// The live counters of one queue pair.
+        /// The live counters of one queue pair, or of the control queue.
         #[derive(Debug, Default)]
         pub(super) struct PairCounters {
             $(pub(super) $name: Counter,)+
@@ -66,6 +66,9 @@ counters! {
     /// Times that reception stopped because the guest had posted no (or too few) buffers. What
     /// was lost meanwhile is counted by the back end.
     rx_starved,
+    /// Those of `rx_frames` that came in on the interface queue of a pair that the driver does not
+    /// use, and were given to the driver by another pair.
+    rx_steered,
     /// Frames that the back end took to send.
     tx_frames,
     /// Their bytes, without virtio-net headers.
@@ -76,12 +79,20 @@ counters! {
     tx_too_long,
     /// Frames dropped because they asked for an offload that was not negotiated.
     tx_bad_offload,
+    /// Frames dropped because the driver gave their queue pair up before there was room to send
+    /// them.
+    tx_inactive,
     /// Times that sending stopped because the back end had no room.
     tx_blocked,
     /// Times that the back end could not give what was queued to the wire (link down).
     tx_carrier_errors,
     /// Interrupts raised for received and for sent frames.
     interrupts,
+    /// Commands that the driver gave through the control queue.
+    control_commands,
+    /// Those of them that were refused: unknown, of the wrong length, or asking for what is not
+    /// possible.
+    control_refused,
     /// Broken rules of the ring protocol; each stopped a queue until the driver's reset.
     guest_faults,
 }

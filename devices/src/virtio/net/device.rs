@@ -1,4 +1,4 @@
-//! virtio-net towards the driver: features, configuration space, life of the io-threads.
+//! virtio-net towards the driver: features, configuration space, life of the threads.
 
 use std::sync::{
     Arc, Mutex,
@@ -10,16 +10,19 @@ use virtio_bindings::virtio_net::{
 };
 
 use super::{
-    NetBackend, NetControl,
+    NetBackend, NetConfig, NetControl, NetError,
     backend::BackendReport,
+    config::{MAX_PAIRS, MIN_MTU},
+    control::{CONTROL_QUEUE_SIZE, CTRL_VQ, Control, MQ},
     counters::PairCounters,
+    pairs::Pairs,
     shared::{Shared, lock},
-    thread::NetThread,
     wire::{ETHERNET_HEADER, MRG_RXBUF},
     worker::WorkerParts,
 };
 use crate::virtio::{
-    ActivateError, Activation, ActiveQueue, VirtioDevice, quiet::Quiet, worker::OnFault,
+    ActivateError, Activation, ActiveQueue, VirtioDevice, interrupt::Interrupt, quiet::Quiet,
+    requests, worker::WorkerThread,
 };
 
 /// Device ID of a network card (section 5).
@@ -31,11 +34,8 @@ const MTU: u64 = 1 << VIRTIO_NET_F_MTU;
 /// Largest size of each queue in descriptors.
 pub const QUEUE_SIZE: u16 = 1024;
 
-/// Smallest MTU that can be announced (5.1.4.1).
-const MIN_MTU: u16 = 68;
-
 /// Offsets in struct virtio_net_config (5.1.4).
-mod config {
+mod offset {
     pub(super) const MAC: usize = 0;
     pub(super) const STATUS: usize = 6;
     pub(super) const MAX_PAIRS: usize = 8;
@@ -43,78 +43,27 @@ mod config {
     pub(super) const LEN: usize = 12;
 }
 
-/// What a virtio-net device is to be.
-#[derive(Clone)]
-pub struct NetConfig {
-    /// For log lines and thread names, for example `net0`.
-    pub name: String,
-    /// The guest's Ethernet address.
-    pub mac: [u8; 6],
-    /// The link's MTU in bytes (without Ethernet header), if the guest is to be told.
-    pub mtu: Option<u16>,
-    /// Whether the link is up at the start.
-    pub link_up: bool,
-    /// Called with a sentence when an io-thread ended by a panic or by a host error that it can't go
-    /// on from. The device is dead then; the VM should end rather than live on half.
-    pub on_fault: OnFault,
-}
-
-impl std::fmt::Debug for NetConfig {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("NetConfig")
-            .field("name", &self.name)
-            .field("mac", &self.mac)
-            .field("mtu", &self.mtu)
-            .field("link_up", &self.link_up)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Why a virtio-net device can't be as asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum NetError {
-    /// this version has one queue pair a device
-    #[error(
-        "a virtio-net device has one queue pair in this version, so it needs one back end, not {0}"
-    )]
-    Pairs(usize),
-    /// an Ethernet address of a host must not be a group address
-    #[error("the MAC address {0:02x?} is a group address (its first byte is odd) or all zero")]
-    Mac([u8; 6]),
-    /// virtio does not allow this MTU
-    #[error("the MTU {0} is below the smallest that virtio allows, 68")]
-    Mtu(u16),
-    /// the guest would be promised frames that the back end can't send
-    #[error(
-        "the MTU {mtu} needs frames of {} bytes, but the back end can send at most {max_frame}; lower the interface's MTU",
-        usize::from(*mtu) + ETHERNET_HEADER
-    )]
-    Frame {
-        /// The MTU asked for.
-        mtu: u16,
-        /// The longest frame of the back end in bytes.
-        max_frame: usize,
-    },
-}
+/// VIRTIO_NET_S_LINK_UP as the 16-bit field has it.
+const LINK_UP: u16 = 1;
+const _: () = assert!(LINK_UP as u32 == VIRTIO_NET_S_LINK_UP);
 
 /// A virtio-net device on back ends of one kind, one a queue pair.
+///
+/// With more than one it offers VIRTIO_NET_F_MQ and a control queue, by which the driver says how many
+/// pairs it uses; until it does, that is one.
 #[derive(Debug)]
 pub struct NetDevice<B: NetBackend> {
     shared: Arc<Shared>,
     mac: [u8; 6],
     mtu: Option<u16>,
-    pairs: Vec<Pair<B>>,
+    /// Shared with the control queue's thread, and never with one that moves frames.
+    pairs: Arc<Mutex<Pairs<B>>>,
+    count: usize,
     queue_sizes: Vec<u16>,
-}
-
-/// Where a queue pair's back end is.
-#[derive(Debug)]
-enum Pair<B> {
-    /// Here, because the driver is not.
-    Idle(B),
-    Running(NetThread<B>),
-    /// Lost with a thread that panicked; `on_fault` was called.
-    Lost,
+    /// The control queue's thread.
+    control: Option<WorkerThread>,
+    control_faults: Arc<Quiet>,
+    fewer: Arc<Quiet>,
 }
 
 impl<B: NetBackend> NetDevice<B> {
@@ -123,10 +72,11 @@ impl<B: NetBackend> NetDevice<B> {
     /// # Errors
     /// The configuration contradicts itself, the back ends, or virtio.
     pub fn new(config: NetConfig, backends: Vec<B>) -> Result<Self, NetError> {
-        let [backend] = backends.as_slice() else {
-            return Err(NetError::Pairs(backends.len()));
-        };
-        let max_frame = backend.max_frame();
+        let count = backends.len();
+        let max_frame = backends.iter().map(NetBackend::max_frame).min();
+        let max_frame = max_frame
+            .filter(|_| count <= MAX_PAIRS)
+            .ok_or(NetError::Pairs(count))?;
         if config.mac[0] & 1 != 0 || config.mac == [0; 6] {
             return Err(NetError::Mac(config.mac));
         }
@@ -137,7 +87,7 @@ impl<B: NetBackend> NetDevice<B> {
             }
             _ => {}
         }
-        let shared = Shared {
+        let shared = Arc::new(Shared {
             name: config.name,
             link_up: AtomicBool::new(config.link_up),
             interrupt: Mutex::new(None),
@@ -145,17 +95,26 @@ impl<B: NetBackend> NetDevice<B> {
                 .iter()
                 .map(|_| Arc::<PairCounters>::default())
                 .collect(),
-            reports: Mutex::new(vec![BackendReport::default(); backends.len()]),
+            control_counters: Arc::default(),
+            reports: Mutex::new(vec![BackendReport::default(); count]),
             on_fault: config.on_fault,
             fault_lines: Quiet::default(),
             carrier_lines: Quiet::default(),
-        };
+        });
+        let mut queue_sizes = vec![QUEUE_SIZE; 2 * count];
+        if count > 1 {
+            queue_sizes.push(CONTROL_QUEUE_SIZE);
+        }
         Ok(Self {
-            shared: Arc::new(shared),
             mac: config.mac,
             mtu: config.mtu,
-            queue_sizes: vec![QUEUE_SIZE; 2 * backends.len()],
-            pairs: backends.into_iter().map(Pair::Idle).collect(),
+            pairs: Arc::new(Mutex::new(Pairs::new(Arc::clone(&shared), backends))),
+            shared,
+            count,
+            queue_sizes,
+            control: None,
+            control_faults: Arc::default(),
+            fewer: Arc::default(),
         })
     }
 
@@ -164,64 +123,41 @@ impl<B: NetBackend> NetDevice<B> {
         NetControl(Arc::clone(&self.shared))
     }
 
-    fn config_space(&self) -> [u8; config::LEN] {
-        let mut space = [0; config::LEN];
+    fn config_space(&self) -> [u8; offset::LEN] {
+        let mut space = [0; offset::LEN];
         let link = u16::from(self.shared.link_up.load(Ordering::Acquire));
         let status = link * LINK_UP;
-        let pairs = u16::try_from(self.pairs.len()).unwrap_or(u16::MAX);
-        space[config::MAC..config::STATUS].copy_from_slice(&self.mac);
-        space[config::STATUS..config::MAX_PAIRS].copy_from_slice(&status.to_le_bytes());
-        space[config::MAX_PAIRS..config::MTU].copy_from_slice(&pairs.to_le_bytes());
-        space[config::MTU..].copy_from_slice(&self.mtu.unwrap_or(0).to_le_bytes());
+        let pairs = u16::try_from(self.count).unwrap_or(u16::MAX);
+        space[offset::MAC..offset::STATUS].copy_from_slice(&self.mac);
+        space[offset::STATUS..offset::MAX_PAIRS].copy_from_slice(&status.to_le_bytes());
+        space[offset::MAX_PAIRS..offset::MTU].copy_from_slice(&pairs.to_le_bytes());
+        space[offset::MTU..].copy_from_slice(&self.mtu.unwrap_or(0).to_le_bytes());
         space
     }
 
-    fn start_pair(&mut self, pair: usize, start: PairStart) -> Result<(), ActivateError> {
-        let (Some(slot), Some(counters)) =
-            (self.pairs.get_mut(pair), self.shared.counters.get(pair))
-        else {
-            return Ok(());
+    fn start_control(
+        &mut self,
+        queue: ActiveQueue,
+        features: u64,
+        interrupt: Interrupt,
+    ) -> Result<(), ActivateError> {
+        let worker = requests::Worker {
+            name: format!("{}.ctrl", self.shared.name.replace('\0', "")),
+            faults: Arc::clone(&self.control_faults),
+            on_fault: Arc::clone(&self.shared.on_fault),
+            handler: Control {
+                pairs: Arc::clone(&self.pairs),
+                shared: Arc::clone(&self.shared),
+                counters: Arc::clone(&self.shared.control_counters),
+                features,
+                fewer: Arc::clone(&self.fewer),
+            },
         };
-        let mut backend = match std::mem::replace(slot, Pair::Lost) {
-            Pair::Idle(backend) => backend,
-            other => {
-                *slot = other;
-                return Err(ActivateError::Dead);
-            }
-        };
-        // Frames that came before the driver was ready are not for it. Here rather than in the thread,
-        // so that the first frame after DRIVER_OK is not among them.
-        counters.rx_early.add(backend.discard() as u64);
-        let parts = WorkerParts {
-            pair,
-            backend,
-            rx: start.rx,
-            tx: start.tx,
-            features: start.features,
-            interrupt: start.interrupt,
-            shared: Arc::clone(&self.shared),
-            counters: Arc::clone(counters),
-        };
-        match NetThread::start(parts) {
-            Ok(thread) => *slot = Pair::Running(thread),
-            Err((backend, error)) => {
-                *slot = Pair::Idle(backend);
-                return Err(error);
-            }
-        }
+        let what = "start the thread of the control queue";
+        let thread = worker.spawn(queue, interrupt);
+        self.control = Some(thread.map_err(|source| ActivateError::System { what, source })?);
         Ok(())
     }
-}
-
-/// VIRTIO_NET_S_LINK_UP as the 16-bit field has it.
-const LINK_UP: u16 = 1;
-const _: () = assert!(LINK_UP as u32 == VIRTIO_NET_S_LINK_UP);
-
-struct PairStart {
-    rx: ActiveQueue,
-    tx: ActiveQueue,
-    features: u64,
-    interrupt: crate::virtio::interrupt::Interrupt,
 }
 
 impl<B: NetBackend> VirtioDevice for NetDevice<B> {
@@ -230,7 +166,14 @@ impl<B: NetBackend> VirtioDevice for NetDevice<B> {
     }
 
     fn features(&self) -> u64 {
-        MAC | STATUS | MRG_RXBUF | self.mtu.map_or(0, |_| MTU)
+        let mtu = if self.mtu.is_some() { MTU } else { 0 };
+        let pairs = if self.count > 1 { MQ | CTRL_VQ } else { 0 };
+        MAC | STATUS | MRG_RXBUF | mtu | pairs
+    }
+
+    /// 5.1.3.1: several pairs are no use without a way to ask for them.
+    fn check_features(&self, features: u64) -> bool {
+        features & MQ == 0 || features & CTRL_VQ != 0
     }
 
     fn queue_max_sizes(&self) -> &[u16] {
@@ -248,30 +191,50 @@ impl<B: NetBackend> VirtioDevice for NetDevice<B> {
     }
 
     fn activate(&mut self, activation: Activation) -> Result<(), ActivateError> {
-        *lock(&self.shared.interrupt) = Some(activation.interrupt.clone());
-        let mut queues = activation.queues.into_iter();
-        for pair in 0..self.pairs.len() {
-            // Queues come as receive, transmit, receive, transmit, ... (5.1.2).
-            let index = u16::try_from(2 * pair).unwrap_or(u16::MAX);
-            let (rx, tx) = (queues.next().flatten(), queues.next().flatten());
-            let start = PairStart {
-                rx: rx.ok_or(ActivateError::QueueMissing(index))?,
-                tx: tx.ok_or(ActivateError::QueueMissing(index + 1))?,
-                features: activation.features,
-                interrupt: activation.interrupt.clone(),
+        let Activation {
+            features,
+            interrupt,
+            queues,
+            ..
+        } = activation;
+        *lock(&self.shared.interrupt) = Some(interrupt.clone());
+        // 5.1.2: receive, transmit, receive, transmit, ..., control; one pair without MQ.
+        let count = if features & MQ != 0 { self.count } else { 1 };
+        let mut queues = queues.into_iter();
+        let mut pairs = Vec::with_capacity(count);
+        for (pair, counters) in self.shared.counters.iter().enumerate().take(count) {
+            let both = (queues.next().flatten(), queues.next().flatten());
+            // Further pairs may be left out (5.1.5): they can't be used then.
+            let index = |both: &(Option<_>, _)| u16::from(both.0.is_some());
+            let parts = match both {
+                (Some(rx), Some(tx)) => Some(WorkerParts {
+                    pair,
+                    rx,
+                    tx,
+                    features,
+                    interrupt: interrupt.clone(),
+                    shared: Arc::clone(&self.shared),
+                    counters: Arc::clone(counters),
+                }),
+                missing if pair == 0 => return Err(ActivateError::QueueMissing(index(&missing))),
+                _ => None,
             };
-            self.start_pair(pair, start)?;
+            pairs.push(parts);
         }
-        Ok(())
+        lock(&self.pairs).begin(pairs)?;
+        // A driver that has nothing to say need not set it up.
+        match queues.next().flatten() {
+            Some(queue) if features & CTRL_VQ != 0 => {
+                self.start_control(queue, features, interrupt)
+            }
+            _ => Ok(()),
+        }
     }
 
     fn reset(&mut self) {
         *lock(&self.shared.interrupt) = None;
-        for slot in &mut self.pairs {
-            *slot = match std::mem::replace(slot, Pair::Lost) {
-                Pair::Running(thread) => thread.stop().map_or(Pair::Lost, Pair::Idle),
-                other => other,
-            };
-        }
+        // First, and joined: nobody uses pairs again after they ended.
+        self.control = None;
+        lock(&self.pairs).end();
     }
 }

@@ -29,6 +29,8 @@ pub(super) struct Rx {
     further: Chain,
     header_len: usize,
     mergeable: bool,
+    /// Frames that the guest got, ever; wraps.
+    pub(super) delivered: u64,
 }
 
 /// What became of one frame.
@@ -48,6 +50,7 @@ impl Rx {
             counters,
             header_len: header_len(features),
             mergeable: features & MRG_RXBUF != 0,
+            delivered: 0,
         }
     }
 
@@ -123,6 +126,7 @@ impl Rx {
         let header = rx_header(buffers);
         let (header, _) = header.split_at(self.header_len);
         self.first.writer().write(header);
+        self.delivered = self.delivered.wrapping_add(1);
         self.counters.rx_frames.add(1);
         self.counters.rx_bytes.add(len as u64);
         Ok(Delivery::Done)

@@ -21,6 +21,8 @@ pub(super) struct Shared {
     pub(super) interrupt: Mutex<Option<Interrupt>>,
     /// One a queue pair.
     pub(super) counters: Vec<Arc<PairCounters>>,
+    /// The control queue's.
+    pub(super) control_counters: Arc<PairCounters>,
     /// One a queue pair: what the back end said when its thread last ended.
     pub(super) reports: Mutex<Vec<BackendReport>>,
     pub(super) on_fault: OnFault,
@@ -63,10 +65,11 @@ impl NetControl {
         }
     }
 
-    /// The counters of all queue pairs, added up.
+    /// The counters of all queue pairs and of the control queue, added up.
     pub fn counters(&self) -> NetCounters {
-        let pairs = self.0.counters.iter().map(|pair| pair.snapshot());
-        pairs.fold(NetCounters::default(), NetCounters::sum)
+        let all = self.0.counters.iter().chain([&self.0.control_counters]);
+        let all = all.map(|counters| counters.snapshot());
+        all.fold(NetCounters::default(), NetCounters::sum)
     }
 
     /// What each queue pair's back end reported when its thread last ended (at reset).

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{
     NetBackend,
     backend::SendError,
+    carrier::Carrier,
     counters::PairCounters,
     wire::{TxHeader, header_len},
 };
@@ -28,8 +29,6 @@ pub(super) struct Tx {
     counters: Arc<PairCounters>,
     chain: Chain,
     header_len: usize,
-    /// Frames were queued that the back end has not yet flushed.
-    pub(super) unflushed: bool,
 }
 
 impl Tx {
@@ -39,20 +38,19 @@ impl Tx {
             queue,
             counters,
             header_len: header_len(features),
-            unflushed: false,
         }
     }
 
     /// Moves up to `budget` frames to the back end. Neither flushed nor published yet.
     pub(super) fn burst<B: NetBackend>(
         &mut self,
-        backend: &mut B,
+        carrier: &mut Carrier<B>,
         budget: usize,
     ) -> Result<TxOutcome, QueueFault> {
         if self.queue.available()? == 0 {
             return Ok(TxOutcome::Empty);
         }
-        let mut room = backend.room();
+        let mut room = carrier.backend.room();
         // Chains that are dropped need no room, but they count: the guest can't hold us here.
         for _ in 0..budget {
             if room == 0 {
@@ -65,12 +63,15 @@ impl Tx {
             if self.chain.writable_len() > 0 {
                 return Err(QueueFault::Direction(self.chain.head()));
             }
-            match self.send(backend) {
+            match self.send(&mut carrier.backend) {
                 Err(SendError::Full) => {
                     self.queue.rewind(before);
                     return Ok(TxOutcome::Blocked);
                 }
-                Ok(queued) => room -= usize::from(queued),
+                Ok(queued) => {
+                    room -= usize::from(queued);
+                    carrier.unflushed |= queued;
+                }
                 Err(SendError::TooLong) => self.counters.tx_too_long.add(1),
                 Err(SendError::TooShort) => self.counters.tx_too_short.add(1),
             }
@@ -78,6 +79,18 @@ impl Tx {
             self.queue.push_used(self.chain.head(), 0);
         }
         Ok(TxOutcome::More)
+    }
+
+    /// Gives back what waits, at most a ring of it, unsent and counted. Not published yet.
+    pub(super) fn throw_away(&mut self) -> Result<(), QueueFault> {
+        for _ in 0..self.queue.size() {
+            if !self.queue.pop(&mut self.chain)? {
+                break;
+            }
+            self.queue.push_used(self.chain.head(), 0);
+            self.counters.tx_inactive.add(1);
+        }
+        Ok(())
     }
 
     /// Hands the chain's frame to the back end; false if it was dropped for its header.
@@ -93,7 +106,6 @@ impl Tx {
             return Ok(false);
         }
         backend.send(len, |fragment| fill(&mut reader, fragment))?;
-        self.unflushed = true;
         self.counters.tx_frames.add(1);
         self.counters.tx_bytes.add(len as u64);
         Ok(true)

@@ -1,17 +1,21 @@
 //! The io-thread of one queue pair: owns both live queues and the back end, and nobody else
-//! touches them until it ends and hands the back end back.
+//! touches them until it ends and hands them back.
 //!
 //! A turn moves bounded bursts both ways until there is nothing to do; then it asks for the events
 //! that would change that, looks once more, and sleeps. A queue whose driver broke the rules
 //! stops; the other one and the thread go on until the driver resets the device.
+//!
+//! Besides its own, the thread may hold the back ends of pairs that the driver does not use: what
+//! they receive goes to this pair's receive queue.
 
-use std::{io, os::fd::AsRawFd, sync::Arc};
+use std::{io, os::fd::AsRawFd, sync::Arc, thread, time::Duration};
 
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::{
     NetBackend,
+    carrier::Carrier,
     counters::PairCounters,
     rx::{Rx, RxOutcome},
     shared::Shared,
@@ -28,15 +32,12 @@ use crate::virtio::{
 const BURST: usize = 64;
 /// Bursts both ways before the event loop has its turn.
 const BURSTS_A_TURN: usize = 16;
-/// How soon to look again for room that no event announces, in milliseconds.
-const ROOM_RETRY_MS: i32 = 1;
-/// How soon to try again after the wire refused frames, in milliseconds.
-const CARRIER_RETRY_MS: i32 = 100;
+/// How long to wait for room while a pair is given up.
+const ROOM_PAUSE: Duration = Duration::from_millis(1);
 
 /// What a worker is made of.
-pub(super) struct WorkerParts<B> {
+pub(super) struct WorkerParts {
     pub(super) pair: usize,
-    pub(super) backend: B,
     pub(super) rx: ActiveQueue,
     pub(super) tx: ActiveQueue,
     pub(super) features: u64,
@@ -59,8 +60,8 @@ enum Side {
     Tx,
 }
 
-/// How long the event loop may wait before the next turn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How long the event loop may wait before the next turn. The shorter one is the lesser one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Pause {
     /// There is work already.
     None,
@@ -78,9 +79,15 @@ struct Port {
     closed: bool,
 }
 
+#[derive(Debug)]
 pub(super) struct Worker<B> {
-    pub(super) backend: B,
-    pub(super) stop: Arc<StopSignal>,
+    pub(super) pair: usize,
+    /// The pair's own back end first, then those of pairs that are not used. None while the
+    /// pair itself is not used.
+    pub(super) carriers: Vec<Carrier<B>>,
+    /// How many of them have their turn to receive only after the others: nobody's frames wait for
+    /// ever when buffers are short.
+    later: usize,
     rx: Rx,
     rx_port: Port,
     tx: Tx,
@@ -88,21 +95,15 @@ pub(super) struct Worker<B> {
     interrupt: Interrupt,
     shared: Arc<Shared>,
     counters: Arc<PairCounters>,
-    /// What is to be told by the back end's fd now, and what epoll was asked for.
-    want: EventSet,
-    registered: EventSet,
-    /// The fd was writable and yet nothing could be sent since: it is no help in waiting for room.
-    writable_in_vain: bool,
-    carrier_failed: bool,
     /// The states that the counters count the beginnings of.
     starved: bool,
     blocked: bool,
     /// Why the thread can't go on.
-    pub(super) failure: Option<io::Error>,
+    failure: Option<io::Error>,
 }
 
 impl<B: NetBackend> Worker<B> {
-    pub(super) fn new(parts: WorkerParts<B>, stop: Arc<StopSignal>) -> Self {
+    pub(super) fn new(parts: WorkerParts) -> Self {
         let WorkerParts {
             rx,
             tx,
@@ -116,8 +117,9 @@ impl<B: NetBackend> Worker<B> {
             closed: false,
         };
         Self {
-            backend: parts.backend,
-            stop,
+            pair: parts.pair,
+            carriers: Vec::new(),
+            later: 0,
             rx: Rx::new(rx.queue, features, Arc::clone(&counters)),
             rx_port: port(rx.index, rx.kick),
             tx: Tx::new(tx.queue, features, Arc::clone(&counters)),
@@ -125,22 +127,23 @@ impl<B: NetBackend> Worker<B> {
             interrupt: parts.interrupt,
             shared: parts.shared,
             counters,
-            want: EventSet::IN,
-            registered: EventSet::IN,
-            writable_in_vain: false,
-            carrier_failed: false,
             starved: false,
             blocked: false,
             failure: None,
         }
     }
 
+    /// How its queues reach the driver.
+    pub(super) fn interrupt(&self) -> &Interrupt {
+        &self.interrupt
+    }
+
     /// Works until there is nothing to do, or for a bounded number of bursts.
-    pub(super) fn turn(&mut self) -> Pause {
+    pub(super) fn turn(&mut self, stop: &StopSignal) -> Pause {
         self.rx.queue.disable_kicks();
         self.tx.queue.disable_kicks();
         for _ in 0..BURSTS_A_TURN {
-            if self.stop.is_raised() {
+            if stop.is_raised() {
                 return Pause::None;
             }
             let rx = self.receive();
@@ -159,7 +162,7 @@ impl<B: NetBackend> Worker<B> {
         if self.rx_port.closed {
             return Way::Closed;
         }
-        let result = self.rx.burst(&mut self.backend, BURST);
+        let result = self.receive_from_all();
         announce(
             &mut self.rx.queue,
             self.rx_port.index,
@@ -174,19 +177,47 @@ impl<B: NetBackend> Worker<B> {
         self.judge(Side::Rx, result)
     }
 
-    fn send(&mut self) -> Way<TxOutcome> {
-        if self.tx_port.closed {
-            return Way::Closed;
+    /// A burst from each back end.
+    fn receive_from_all(&mut self) -> Result<RxOutcome, QueueFault> {
+        self.later = (self.later + 1) % self.carriers.len().max(1);
+        let (later, sooner) = self.carriers.split_at_mut(self.later);
+        let mut all = RxOutcome::Empty;
+        for carrier in sooner.iter_mut().chain(later) {
+            let before = self.rx.delivered;
+            let outcome = self.rx.burst(&mut carrier.backend, BURST);
+            if carrier.home != self.pair {
+                let steered = self.rx.delivered.wrapping_sub(before);
+                self.counters.rx_steered.add(steered);
+            }
+            match outcome? {
+                RxOutcome::Empty => {}
+                RxOutcome::More => all = RxOutcome::More,
+                end @ RxOutcome::Starved(_) => return Ok(end),
+            }
         }
-        let result = self.tx.burst(&mut self.backend, BURST);
-        self.flush();
+        Ok(all)
+    }
+
+    fn send(&mut self) -> Way<TxOutcome> {
+        let result = match self.carriers.first_mut() {
+            Some(own) if !self.tx_port.closed => Some(self.tx.burst(own, BURST)),
+            _ => None,
+        };
+        for carrier in &mut self.carriers {
+            carrier.flush(&self.shared, &self.counters);
+        }
+        let Some(result) = result else {
+            return Way::Closed;
+        };
         let moved = announce(
             &mut self.tx.queue,
             self.tx_port.index,
             &self.interrupt,
             &self.counters,
         );
-        self.writable_in_vain &= !moved;
+        if let Some(own) = self.carriers.first_mut().filter(|_| moved) {
+            own.had_room();
+        }
         let blocked = result == Ok(TxOutcome::Blocked);
         if blocked && !self.blocked {
             self.counters.tx_blocked.add(1);
@@ -195,34 +226,25 @@ impl<B: NetBackend> Worker<B> {
         self.judge(Side::Tx, result)
     }
 
-    /// Gives what was queued to the wire. What it does not take stays queued.
-    fn flush(&mut self) {
-        if !self.tx.unflushed {
-            return;
-        }
-        match self.backend.flush() {
-            Ok(()) => {
-                self.tx.unflushed = false;
-                if std::mem::take(&mut self.carrier_failed) {
-                    self.log_carrier("frames go out again");
-                }
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => {
-                self.counters.tx_carrier_errors.add(1);
-                if !std::mem::replace(&mut self.carrier_failed, true) {
-                    self.log_carrier(&format!(
-                        "frames can't be sent now and will be tried again: {error}"
-                    ));
-                }
+    /// Sends what the driver queued before it gave the pair up. What there is no room for in a
+    /// bounded time is thrown away and counted: the driver wants its buffers back.
+    pub(super) fn drain(&mut self) {
+        // A ring's worth: the driver must not add anything any more (5.1.6.5.5.1).
+        for _ in 0..=usize::from(self.tx.queue.size()) / BURST {
+            match self.send() {
+                Way::Open(TxOutcome::More) => {}
+                Way::Open(TxOutcome::Blocked) => thread::sleep(ROOM_PAUSE),
+                Way::Open(TxOutcome::Empty) | Way::Closed => return,
             }
         }
-    }
-
-    fn log_carrier(&self, what: &str) {
-        if let Some(number) = self.shared.carrier_lines.count() {
-            tracing::warn!("{}: {what} (message {number})", self.shared.name);
-        }
+        let result = self.tx.throw_away();
+        announce(
+            &mut self.tx.queue,
+            self.tx_port.index,
+            &self.interrupt,
+            &self.counters,
+        );
+        self.judge(Side::Tx, result);
     }
 
     /// Closes a queue whose driver broke the rules.
@@ -250,11 +272,11 @@ impl<B: NetBackend> Worker<B> {
 
     /// Asks for what would bring new work. `None`: there is some already.
     fn prepare_to_sleep(&mut self, rx: Way<RxOutcome>, tx: Way<TxOutcome>) -> Option<Pause> {
-        let mut want = EventSet::empty();
         let mut pause = Pause::Long;
+        let mut listen = false;
         match rx {
             Way::Closed | Way::Open(RxOutcome::More) => {}
-            Way::Open(RxOutcome::Empty) => want |= EventSet::IN,
+            Way::Open(RxOutcome::Empty) => listen = true,
             // Not the fd: it stays readable, and only the guest's kick changes anything.
             Way::Open(RxOutcome::Starved(known)) => {
                 let more = self.rx.queue.enable_kicks_beyond(known);
@@ -263,17 +285,9 @@ impl<B: NetBackend> Worker<B> {
                 }
             }
         }
-        let writable_in_vain = std::mem::take(&mut self.writable_in_vain);
-        if tx == Way::Open(TxOutcome::Blocked) || (self.tx.unflushed && !self.carrier_failed) {
-            if writable_in_vain || self.backend.event_fd().is_none() {
-                pause = Pause::Short(ROOM_RETRY_MS);
-            } else {
-                want |= EventSet::OUT;
-            }
-        }
-        if self.carrier_failed {
-            want -= EventSet::OUT;
-            pause = Pause::Short(CARRIER_RETRY_MS);
+        for carrier in &mut self.carriers {
+            let blocked = carrier.home == self.pair && tx == Way::Open(TxOutcome::Blocked);
+            pause = pause.min(carrier.prepare_to_sleep(listen, blocked));
         }
         if tx == Way::Open(TxOutcome::Empty) {
             let more = self.tx.queue.enable_kicks();
@@ -281,15 +295,18 @@ impl<B: NetBackend> Worker<B> {
                 return None;
             }
         }
-        self.want = want;
         Some(pause)
     }
 
-    /// Brings epoll up to date with what the last turn wanted.
-    pub(super) fn update_interest(&mut self) -> Option<Events> {
-        let fd = self.backend.event_fd()?.as_raw_fd();
-        let stale = std::mem::replace(&mut self.registered, self.want) != self.want;
-        stale.then(|| Events::new_raw(fd, self.want))
+    /// What epoll is to be asked for since the last turn, one back end at a time; `None` when it
+    /// knows all.
+    pub(super) fn next_interest(&mut self) -> Option<Events> {
+        self.carriers.iter_mut().find_map(Carrier::changed_interest)
+    }
+
+    /// Why the thread can't go on, once.
+    pub(super) fn take_failure(&mut self) -> Option<io::Error> {
+        self.failure.take()
     }
 }
 
@@ -308,43 +325,60 @@ fn announce(
     published
 }
 
-impl<B: NetBackend> MutEventSubscriber for Worker<B> {
-    /// Only takes note: the work is done in [`Worker::turn`], which looks at both queues anyway.
+/// A worker while a thread has it.
+pub(super) struct Shift<B> {
+    pub(super) worker: Worker<B>,
+    pub(super) stop: Arc<StopSignal>,
+}
+
+impl<B: NetBackend> MutEventSubscriber for Shift<B> {
+    /// Only takes note: the work is done in [`Worker::turn`], which looks at all queues anyway.
     fn process(&mut self, events: Events, _ops: &mut EventOps<'_>) {
         let fd = events.fd();
-        if let Some(port) = [&self.rx_port, &self.tx_port]
-            .into_iter()
-            .find(|p| p.kick.as_raw_fd() == fd)
-        {
+        let worker = &mut self.worker;
+        let mut ports = [&worker.rx_port, &worker.tx_port].into_iter();
+        if let Some(port) = ports.find(|port| port.kick.as_raw_fd() == fd) {
             // Kicks are level triggered; "nothing there" is no error.
             let _ = port.kick.read();
             return;
         }
-        if fd == self.stop.as_raw_fd() {
+        let mut carriers = worker.carriers.iter_mut();
+        let Some(carrier) = carriers.find(|carrier| carrier.fd() == Some(fd)) else {
+            // The stop signal: looked at between any two bursts.
             return;
-        }
-        let happened = events.event_set();
-        self.writable_in_vain = happened.contains(EventSet::OUT);
-        if !happened.intersects(EventSet::IN | EventSet::OUT) {
+        };
+        if !carrier.announced(events.event_set()) {
             let what =
                 "its connection to the wire is broken (the file descriptor reports an error)";
-            self.failure = Some(io::Error::other(what));
+            worker.failure = Some(io::Error::other(what));
         }
     }
 
     fn init(&mut self, ops: &mut EventOps<'_>) {
-        let fds = [
-            Some(self.stop.as_raw_fd()),
-            Some(self.rx_port.kick.as_raw_fd()),
-            Some(self.tx_port.kick.as_raw_fd()),
-            self.backend.event_fd().map(|fd| fd.as_raw_fd()),
+        let worker = &mut self.worker;
+        let own = [
+            self.stop.as_raw_fd(),
+            worker.rx_port.kick.as_raw_fd(),
+            worker.tx_port.kick.as_raw_fd(),
         ];
-        for fd in fds.into_iter().flatten() {
-            if let Err(error) = ops.add(Events::new_raw(fd, EventSet::IN)) {
-                self.failure = Some(io::Error::other(format!(
+        let own = own.map(|fd| Events::new_raw(fd, EventSet::IN));
+        let carriers = worker.carriers.iter_mut();
+        let all = own
+            .into_iter()
+            .chain(carriers.filter_map(Carrier::first_interest));
+        for events in all {
+            if let Err(error) = ops.add(events) {
+                worker.failure = Some(io::Error::other(format!(
                     "could not wait for events: {error}"
                 )));
             }
         }
+    }
+}
+
+pub(super) fn host_error(error: event_manager::Error) -> io::Error {
+    match error {
+        event_manager::Error::Epoll(errno) => errno.into(),
+        other => io::Error::other(other.to_string()),
     }
 }

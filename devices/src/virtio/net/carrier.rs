@@ -1,0 +1,128 @@
+//! A back end in an io-thread's hands: what was not flushed yet, and what its file descriptor is to
+//! announce.
+
+use std::{
+    io,
+    os::fd::{AsRawFd, RawFd},
+};
+
+use event_manager::{EventSet, Events};
+
+use super::{NetBackend, counters::PairCounters, shared::Shared, worker::Pause};
+
+/// How soon to look again for room that no event announces, in milliseconds.
+const ROOM_RETRY_MS: i32 = 1;
+/// How soon to try again after the wire refused frames, in milliseconds.
+const DOWN_RETRY_MS: i32 = 100;
+
+/// One back end with its state towards the event loop.
+#[derive(Debug)]
+pub(super) struct Carrier<B> {
+    /// The queue pair that it was made for, and whose transmit queue it sends for.
+    pub(super) home: usize,
+    pub(super) backend: B,
+    /// Frames were queued that the back end has not yet flushed.
+    pub(super) unflushed: bool,
+    /// What is to be told by the back end's fd, and what epoll was asked for.
+    want: EventSet,
+    registered: EventSet,
+    /// The fd was writable and yet nothing could be sent since: it is no help in waiting for room.
+    writable_in_vain: bool,
+    /// The wire took nothing at the last flush.
+    down: bool,
+}
+
+impl<B: NetBackend> Carrier<B> {
+    pub(super) fn new(home: usize, backend: B) -> Self {
+        Self {
+            home,
+            backend,
+            unflushed: false,
+            want: EventSet::IN,
+            registered: EventSet::IN,
+            writable_in_vain: false,
+            down: false,
+        }
+    }
+
+    /// What an event loop that never heard of it is to be asked for.
+    pub(super) fn first_interest(&mut self) -> Option<Events> {
+        self.registered = EventSet::IN;
+        let fd = self.fd()?;
+        Some(Events::new_raw(fd, EventSet::IN))
+    }
+
+    /// What the event loop is to be asked for now, if that changed.
+    pub(super) fn changed_interest(&mut self) -> Option<Events> {
+        let fd = self.fd()?;
+        let stale = std::mem::replace(&mut self.registered, self.want) != self.want;
+        stale.then(|| Events::new_raw(fd, self.want))
+    }
+
+    pub(super) fn fd(&self) -> Option<RawFd> {
+        self.backend.event_fd().map(|fd| fd.as_raw_fd())
+    }
+
+    /// Takes note of what the fd announced; false if it announced nothing but its end.
+    pub(super) fn announced(&mut self, happened: EventSet) -> bool {
+        self.writable_in_vain = happened.contains(EventSet::OUT);
+        happened.intersects(EventSet::IN | EventSet::OUT)
+    }
+
+    /// The back end took something since its fd was writable.
+    pub(super) fn had_room(&mut self) {
+        self.writable_in_vain = false;
+    }
+
+    /// Gives what was queued to the wire. What it does not take stays queued.
+    pub(super) fn flush(&mut self, shared: &Shared, counters: &PairCounters) {
+        if !self.unflushed {
+            return;
+        }
+        match self.backend.flush() {
+            Ok(()) => {
+                self.unflushed = false;
+                if std::mem::take(&mut self.down) {
+                    log(shared, "frames go out again");
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => {
+                counters.tx_carrier_errors.add(1);
+                if !std::mem::replace(&mut self.down, true) {
+                    let what = format!("frames can't be sent now and will be tried again: {error}");
+                    log(shared, &what);
+                }
+            }
+        }
+    }
+
+    /// Decides what the fd is to announce until the next turn, and how long to wait at most.
+    ///
+    /// `listen`: received frames are wanted. `blocked`: there is more to send than it had room for.
+    pub(super) fn prepare_to_sleep(&mut self, listen: bool, blocked: bool) -> Pause {
+        self.want = if listen {
+            EventSet::IN
+        } else {
+            EventSet::empty()
+        };
+        let in_vain = std::mem::take(&mut self.writable_in_vain);
+        if self.down {
+            return Pause::Short(DOWN_RETRY_MS);
+        }
+        if !blocked && !self.unflushed {
+            return Pause::Long;
+        }
+        if in_vain || self.backend.event_fd().is_none() {
+            return Pause::Short(ROOM_RETRY_MS);
+        }
+        self.want |= EventSet::OUT;
+        Pause::Long
+    }
+}
+
+fn log(shared: &Shared, what: &str) {
+    if let Some(number) = shared.carrier_lines.count() {
+        tracing::warn!("{}: {what} (message {number})", shared.name);
+    }
+}

@@ -1,0 +1,64 @@
+//! What a virtio-net device is to be, and why it can't be.
+
+use super::wire::ETHERNET_HEADER;
+use crate::virtio::worker::OnFault;
+
+/// Smallest MTU that can be announced (5.1.4.1).
+pub(super) const MIN_MTU: u16 = 68;
+
+/// Most queue pairs: the control queue's index comes after theirs, and is 16 bits wide.
+pub(super) const MAX_PAIRS: usize = 0x7fff;
+
+/// What a virtio-net device is to be.
+#[derive(Clone)]
+pub struct NetConfig {
+    /// For log lines and thread names, for example `net0`.
+    pub name: String,
+    /// The guest's Ethernet address.
+    pub mac: [u8; 6],
+    /// The link's MTU in bytes (without Ethernet header), if the guest is to be told.
+    pub mtu: Option<u16>,
+    /// Whether the link is up at the start.
+    pub link_up: bool,
+    /// Called with a sentence when an io-thread ended by a panic or by a host error that it can't go
+    /// on from. The device is dead then; the VM should end rather than live on half.
+    pub on_fault: OnFault,
+}
+
+impl std::fmt::Debug for NetConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NetConfig")
+            .field("name", &self.name)
+            .field("mac", &self.mac)
+            .field("mtu", &self.mtu)
+            .field("link_up", &self.link_up)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a virtio-net device can't be as asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NetError {
+    /// no back end, or more than virtio can number
+    #[error(
+        "a virtio-net device needs one back end a queue pair, and has 1 to {MAX_PAIRS} pairs, not {0}"
+    )]
+    Pairs(usize),
+    /// an Ethernet address of a host must not be a group address
+    #[error("the MAC address {0:02x?} is a group address (its first byte is odd) or all zero")]
+    Mac([u8; 6]),
+    /// virtio does not allow this MTU
+    #[error("the MTU {0} is below the smallest that virtio allows, 68")]
+    Mtu(u16),
+    /// the guest would be promised frames that the back end can't send
+    #[error(
+        "the MTU {mtu} needs frames of {} bytes, but the back end can send at most {max_frame}; lower the interface's MTU",
+        usize::from(*mtu) + ETHERNET_HEADER
+    )]
+    Frame {
+        /// The MTU asked for.
+        mtu: u16,
+        /// The longest frame of the back end in bytes.
+        max_frame: usize,
+    },
+}

@@ -1,0 +1,217 @@
+//! The queue pairs of a running card, and how many of them the driver uses (virtio 1.2, 5.1.6.5.5).
+//!
+//! The interface spreads what it receives over all of its queues and knows nothing of the driver's
+//! choice. A pair that is not used therefore lends its back end to one that is, pair `k` to pair
+//! `k % used`, whose io-thread then receives from both: no frame is lost, each flow keeps to one
+//! receive queue, and a pair that is not used has no thread. So a guest that uses one pair, because
+//! it has one vCPU or an old driver, gets all traffic there.
+//!
+//! A change stops the io-threads, hands the back ends round, and starts as many threads as are used now:
+//! nothing is shared between threads at any time. It takes well under a millisecond, in which frames
+//! wait in their rings.
+
+use std::{io, mem, sync::Arc};
+
+use super::{
+    NetBackend,
+    carrier::Carrier,
+    shared::{Shared, lock},
+    thread::NetThread,
+    worker::{Worker, WorkerParts},
+};
+use crate::virtio::ActivateError;
+
+/// All queue pairs of a card.
+#[derive(Debug)]
+pub(super) struct Pairs<B> {
+    shared: Arc<Shared>,
+    /// How many there are, used or not.
+    count: usize,
+    /// One for each pair that the driver may use; none between reset and DRIVER_OK.
+    seats: Vec<Seat<B>>,
+    /// The back ends that no worker has, in the order of their pairs.
+    idle: Vec<Carrier<B>>,
+    /// Pairs that the driver uses: the first so many.
+    used: usize,
+}
+
+/// One pair's place.
+#[derive(Debug)]
+enum Seat<B> {
+    /// The driver set up no queues for it, or its worker was lost with its thread.
+    Empty,
+    Resting(Box<Worker<B>>),
+    Running(NetThread<B>),
+}
+
+/// Why the number of pairs was not changed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum UseError {
+    /// Not a number of pairs that the driver can use.
+    #[error("{asked} queue pairs can't be used: the driver set up {usable}")]
+    Count { asked: usize, usable: usize },
+    /// An io-thread ended by a fault of the host before.
+    #[error("one of the device's threads died before")]
+    Dead,
+    /// The system refused a thread.
+    #[error("could not start a network thread: {0}")]
+    Thread(io::Error),
+}
+
+impl From<UseError> for ActivateError {
+    fn from(error: UseError) -> Self {
+        match error {
+            // Counts are the control queue's; at DRIVER_OK it is pair 0 that is used.
+            UseError::Count { .. } => Self::QueueMissing(0),
+            UseError::Dead => Self::Dead,
+            UseError::Thread(source) => Self::System {
+                what: "start a network thread",
+                source,
+            },
+        }
+    }
+}
+
+impl<B: NetBackend> Pairs<B> {
+    /// The pairs of `backends`, none of them used.
+    pub(super) fn new(shared: Arc<Shared>, backends: Vec<B>) -> Self {
+        let carriers = (0..).zip(backends);
+        let idle: Vec<_> = carriers.map(|(home, b)| Carrier::new(home, b)).collect();
+        Self {
+            shared,
+            count: idle.len(),
+            seats: Vec::new(),
+            idle,
+            used: 0,
+        }
+    }
+
+    /// DRIVER_OK: takes the pairs' queues in; `None` where the driver did not set them up. The first
+    /// pair is used, until [`use_pairs`](Self::use_pairs) says otherwise.
+    ///
+    /// # Errors
+    /// A back end was lost before, or there is no thread to be had.
+    pub(super) fn begin(&mut self, queues: Vec<Option<WorkerParts>>) -> Result<(), ActivateError> {
+        self.end();
+        if self.idle.len() != self.count {
+            return Err(ActivateError::Dead);
+        }
+        for carrier in &mut self.idle {
+            // Frames that came before the driver was ready are not for it. Here rather than in the
+            // thread, so that the first frame after DRIVER_OK is not among them.
+            if let Some(counters) = self.shared.counters.get(carrier.home) {
+                counters.rx_early.add(carrier.backend.discard() as u64);
+            }
+        }
+        let seat = |parts: Option<WorkerParts>| match parts {
+            Some(parts) => Seat::Resting(Box::new(Worker::new(parts))),
+            None => Seat::Empty,
+        };
+        self.seats = queues.into_iter().map(seat).collect();
+        Ok(self.use_pairs(1)?)
+    }
+
+    /// Uses the first `count` pairs from now on. When it returns, nothing comes to the receive queues
+    /// of the others any more, and their transmit queues are empty.
+    ///
+    /// # Errors
+    /// `Count` changes nothing. After `Thread` the pairs are used as before, if the system lets them;
+    /// after `Dead` none is: whoever was to hear of a thread's death has heard of it.
+    pub(super) fn use_pairs(&mut self, count: usize) -> Result<(), UseError> {
+        let there = |seat: &&Seat<B>| !matches!(seat, Seat::Empty);
+        let usable = self.seats.iter().take_while(there).count();
+        if count == 0 || count > usable {
+            let asked = count;
+            return Err(UseError::Count { asked, usable });
+        }
+        if count == self.used {
+            return Ok(());
+        }
+        let before = mem::replace(&mut self.used, 0);
+        self.stop_threads();
+        for seat in self.seats.iter_mut().skip(count) {
+            if let Seat::Resting(worker) = seat {
+                worker.drain();
+            }
+        }
+        self.collect();
+        let started = self.start_threads(count);
+        if started.is_err() && before > 0 {
+            self.stop_threads();
+            self.collect();
+            self.start_threads(before)?;
+        }
+        started
+    }
+
+    /// Reset: ends all threads and takes the back ends back. The queues are gone.
+    pub(super) fn end(&mut self) {
+        if self.seats.is_empty() {
+            return;
+        }
+        self.stop_threads();
+        self.collect();
+        self.seats.clear();
+        self.used = 0;
+        let mut reports = lock(&self.shared.reports);
+        for carrier in &mut self.idle {
+            if let Some(report) = reports.get_mut(carrier.home) {
+                *report = carrier.backend.report();
+            }
+        }
+    }
+
+    fn stop_threads(&mut self) {
+        for seat in &mut self.seats {
+            *seat = match mem::replace(seat, Seat::Empty) {
+                Seat::Running(thread) => thread.stop().map_or(Seat::Empty, Seat::Resting),
+                other => other,
+            };
+        }
+    }
+
+    /// Takes the back ends from the workers.
+    fn collect(&mut self) {
+        for seat in &mut self.seats {
+            if let Seat::Resting(worker) = seat {
+                self.idle.append(&mut worker.carriers);
+            }
+        }
+        self.idle.sort_by_key(|carrier| carrier.home);
+    }
+
+    /// Hands the back ends out to the first `count` workers and sets these to work.
+    fn start_threads(&mut self, count: usize) -> Result<(), UseError> {
+        if self.idle.len() != self.count {
+            return Err(UseError::Dead);
+        }
+        // In order, so each of the workers gets its own first.
+        for carrier in mem::take(&mut self.idle) {
+            match self.seats.get_mut(carrier.home % count) {
+                Some(Seat::Resting(worker)) => worker.carriers.push(carrier),
+                _ => self.idle.push(carrier),
+            }
+        }
+        if !self.idle.is_empty() {
+            return Err(UseError::Dead);
+        }
+        for seat in self.seats.iter_mut().take(count) {
+            let worker = match mem::replace(seat, Seat::Empty) {
+                Seat::Resting(worker) => worker,
+                other => {
+                    *seat = other;
+                    continue;
+                }
+            };
+            match NetThread::start(worker, &self.shared) {
+                Ok(thread) => *seat = Seat::Running(thread),
+                Err((worker, error)) => {
+                    *seat = Seat::Resting(worker);
+                    return Err(UseError::Thread(error));
+                }
+            }
+        }
+        self.used = count;
+        Ok(())
+    }
+}
