@@ -12,6 +12,7 @@ use crate::{
 
 pub mod netdev;
 pub mod options;
+pub mod source;
 
 use netdev::NetdevError;
 
@@ -77,9 +78,17 @@ pub struct RunArgs {
     /// Disk (virtio-blk), a raw image or a block device; may be repeated
     #[arg(long, value_name = "path=FILE[,readonly=on|off]")]
     pub disk: Vec<String>,
-    /// Network card (virtio-net on AF_XDP); may be repeated. After ifname may come id=ID,
-    /// mode=native|skb (default: native, else skb), force-copy=on|off, queues=1, start-queue=M,
-    /// frames=N (UMEM frames of 4 KiB, a power of two, default 4096)
+    /// Network card (virtio-net on AF_XDP); may be repeated; --help lists its options
+    ///
+    /// After af-xdp,ifname=NAME may come, separated by commas:
+    ///
+    /// id=ID (net0, net1 ...), mode=native|skb (native, else skb), force-copy=on|off (off),
+    /// queues=N (1), start-queue=M (0), frames=N (UMEM frames of 4 KiB per queue, a power of two, 4096),
+    /// require=any|native|zerocopy (any).
+    ///
+    /// inhibit=on uses an XDP program that is on the interface already, together with one of:
+    /// sock-fds=A:B:... (open AF_XDP sockets, see `ringwire open`), xsks-map-fd=FD,
+    /// map-path=PATH[,map-start-index=K], plugin-socket=PATH.
     #[arg(long, value_name = "af-xdp,ifname=NAME,...")]
     pub netdev: Vec<String>,
     /// The guest's side of a netdev, which has one in any case: gives it mac=ADDRESS; the default

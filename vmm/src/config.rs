@@ -1,13 +1,15 @@
 //! What a VM is to be: plain data, and the checks that need no host resources.
 
-use std::{collections::HashSet, path::PathBuf, thread};
-
-use net_afxdp::AttachMode;
+use std::{path::PathBuf, thread};
 
 use crate::{
     memory::{self, MemoryError},
     x86_64::layout::MAX_VIRTIO_DEVICES,
 };
+
+mod netdev;
+
+pub use netdev::{NetdevConfig, NetdevConfigError, SourceConfig};
 
 /// A whole VM. Start from [`VmConfig::new`] and change what you want otherwise.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,30 +53,6 @@ pub struct DiskConfig {
     pub readonly: bool,
 }
 
-/// One `--netdev af-xdp` with its virtio-net device. Meanings and defaults are QEMU's.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NetdevConfig {
-    /// Name in messages and for `--device`.
-    pub id: String,
-    /// The host's interface.
-    pub ifname: String,
-    /// XDP attach mode; `None`: native if it works, else skb.
-    pub mode: Option<AttachMode>,
-    /// Copy mode even where the driver has zero-copy.
-    pub force_copy: bool,
-    /// Number of interface queues, one virtqueue pair each.
-    pub queues: u32,
-    /// The first interface queue.
-    pub start_queue: u32,
-    /// UMEM frames per queue, a power of two.
-    pub frames: u32,
-    /// The guest's MAC address; `None`: a locally administered one made from the interface's.
-    pub mac: Option<[u8; 6]>,
-}
-
-/// Interface queues that this version serves.
-pub const MAX_QUEUES: u32 = 1;
-
 /// Most vCPUs: APIC IDs of 8 bits, the last of which means all.
 const MAX_CPUS: u32 = 254;
 
@@ -95,29 +73,9 @@ pub enum ConfigError {
     /// guest memory
     #[error(transparent)]
     Memory(#[from] MemoryError),
-    /// two with one name
-    #[error("the netdev id '{0}' is used twice")]
-    DuplicateId(String),
-    /// two on one interface
-    #[error("interface {ifname} is used by netdev '{first}' and by netdev '{second}'")]
-    DuplicateInterface {
-        /// The interface.
-        ifname: String,
-        /// One id.
-        first: String,
-        /// The other.
-        second: String,
-    },
-    /// no queue, or more than this version serves
-    #[error(
-        "netdev '{id}': {queues} queues are not possible: this version of ringwire serves one queue pair per netdev (queues=1)"
-    )]
-    Queues {
-        /// The netdev.
-        id: String,
-        /// What was asked for.
-        queues: u32,
-    },
+    /// a network card
+    #[error(transparent)]
+    Netdev(#[from] NetdevConfigError),
     /// more devices than the machine has places for
     #[error(
         "{count} virtio devices are more than the {MAX_VIRTIO_DEVICES} that the machine has room for"
@@ -155,29 +113,12 @@ impl VmConfig {
     pub fn validate(&self) -> Result<(), ConfigError> {
         check_cpus(self.cpus, host_cpus())?;
         memory::check_size(self.memory, memory::host_memory())?;
-        check_netdevs(&self.netdevs)?;
+        netdev::check(&self.netdevs)?;
         let count = self.virtio_devices();
         if count > MAX_VIRTIO_DEVICES {
             return Err(ConfigError::TooManyDevices { count });
         }
         Ok(())
-    }
-}
-
-impl NetdevConfig {
-    /// One queue of `ifname`, everything else as QEMU has it.
-    pub fn new(id: impl Into<String>, ifname: impl Into<String>) -> Self {
-        let defaults = net_afxdp::PortConfig::default();
-        Self {
-            id: id.into(),
-            ifname: ifname.into(),
-            mode: defaults.mode,
-            force_copy: defaults.force_copy,
-            queues: defaults.queues,
-            start_queue: defaults.start_queue,
-            frames: defaults.frames,
-            mac: None,
-        }
     }
 }
 
@@ -193,28 +134,6 @@ fn check_cpus(cpus: u32, host: u32) -> Result<(), ConfigError> {
         cpus if cpus > max => Err(ConfigError::TooManyCpus { cpus, max }),
         _ => Ok(()),
     }
-}
-
-fn check_netdevs(netdevs: &[NetdevConfig]) -> Result<(), ConfigError> {
-    let mut ids = HashSet::new();
-    for (i, netdev) in netdevs.iter().enumerate() {
-        let (id, queues) = (netdev.id.clone(), netdev.queues);
-        if queues == 0 || queues > MAX_QUEUES {
-            return Err(ConfigError::Queues { id, queues });
-        }
-        if !ids.insert(&netdev.id) {
-            return Err(ConfigError::DuplicateId(id));
-        }
-        let earlier = netdevs.iter().take(i);
-        if let Some(first) = earlier.into_iter().find(|n| n.ifname == netdev.ifname) {
-            return Err(ConfigError::DuplicateInterface {
-                ifname: netdev.ifname.clone(),
-                first: first.id.clone(),
-                second: id,
-            });
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -240,41 +159,13 @@ mod tests {
     }
 
     #[test]
-    fn netdevs_are_distinct() {
-        let add = |c: &mut VmConfig, id: &str, ifname: &str| {
-            c.netdevs.push(NetdevConfig::new(id, ifname));
-        };
-        let twice = refused(|c| {
-            add(c, "a", "eth1");
-            add(c, "a", "eth2");
-        });
-        assert_eq!(twice, "the netdev id 'a' is used twice");
-        let shared = refused(|c| {
-            add(c, "a", "eth1");
-            add(c, "b", "eth1");
-        });
-        assert_eq!(
-            shared,
-            "interface eth1 is used by netdev 'a' and by netdev 'b'"
-        );
-        let many = refused(|c| {
+    fn the_machine_has_room_for_some_devices() {
+        let sentence = refused(|c| {
             for i in 0..MAX_VIRTIO_DEVICES {
-                add(c, &format!("n{i}"), &format!("eth{i}"));
+                let netdev = NetdevConfig::new(format!("n{i}"), format!("eth{i}"));
+                c.netdevs.push(netdev);
             }
         });
-        assert!(many.contains("18 virtio devices are more than the 17"));
-    }
-
-    #[test]
-    fn one_queue_pair_for_now() {
-        for queues in [0, 2] {
-            let sentence = refused(|c| {
-                c.netdevs.push(NetdevConfig {
-                    queues,
-                    ..NetdevConfig::new("net0", "eth1")
-                });
-            });
-            assert!(sentence.contains("this version of ringwire serves one queue pair"));
-        }
+        assert!(sentence.contains("18 virtio devices are more than the 17"));
     }
 }

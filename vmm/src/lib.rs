@@ -42,4 +42,4 @@ pub use builder::BuildError;
 pub use config::VmConfig;
 pub use exit::ExitReason;
 pub use network::{NetdevReport, NetworkError};
-pub use vm::{ExitReport, StopHandle, Vm};
+pub use vm::{COUNTERS, ExitReport, StopHandle, Vm};

@@ -8,8 +8,9 @@ use std::{
 
 use clap::Parser;
 use tracing::Level;
+use tracing_subscriber::{filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
 use vmm::{
-    NetdevReport, Vm,
+    COUNTERS, NetdevReport, Vm,
     cli::{CheckTarget, Cli, Command, RunArgs},
     exit::Status,
     probe::{self, Verdict},
@@ -42,11 +43,16 @@ fn start_log(verbose: u8) {
         1 => Level::INFO,
         _ => Level::DEBUG,
     };
-    tracing_subscriber::fmt()
-        .with_max_level(level)
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
         .with_target(false)
-        .with_ansi(io::stderr().is_terminal())
+        .with_ansi(io::stderr().is_terminal());
+    let shown = Targets::new()
+        .with_default(level)
+        .with_target(COUNTERS, level.max(Level::INFO));
+    tracing_subscriber::registry()
+        .with(lines)
+        .with(shown)
         .init();
 }
 
@@ -83,23 +89,16 @@ fn run(arguments: RunArgs) -> ExitCode {
     fail(report.reason.status(), &report.reason)
 }
 
-/// What the network cards did, one line each; a frame that went astray is a bug of ours.
+/// What the network cards did; a frame that went astray is a bug of ours.
 fn log_netdevs(netdevs: &[NetdevReport]) {
-    let list = |counters: &mut dyn Iterator<Item = (&'static str, u64)>| {
-        let words = counters.map(|(name, count)| format!(" {name}={count}"));
-        words.collect::<String>()
-    };
     for netdev in netdevs {
-        let id = &netdev.id;
-        let counters = list(&mut netdev.counters.named());
-        tracing::info!("netdev '{id}': guest:{counters}");
-        for backend in &netdev.backends {
-            let counters = list(&mut backend.counters.iter().copied());
-            tracing::info!("netdev '{id}': {}:{counters}", netdev.ifname);
+        for line in netdev.lines() {
+            tracing::info!("{line}");
         }
         if !netdev.frames_add_up() {
             tracing::error!(
-                "netdev '{id}': frames went astray, a bug in ringwire: {:?}",
+                "netdev '{}': frames went astray, a bug in ringwire: {:?}",
+                netdev.id,
                 netdev.backends
             );
         }

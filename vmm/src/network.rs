@@ -2,19 +2,22 @@
 
 use std::{
     io,
-    os::fd::{AsFd, AsRawFd, RawFd},
+    os::fd::{AsFd, OwnedFd, RawFd},
     sync::Arc,
 };
 
-use devices::virtio::net::{
-    NetConfig, NetControl, NetCounters, NetDevice, afxdp::AfXdpBackend, backend::BackendReport,
-};
-use net_afxdp::{AttachMode, Interface, LinkEvent, LinkMonitor, OpenError, Port, PortConfig};
+use devices::virtio::net::{NetConfig, NetControl, NetDevice, afxdp::AfXdpBackend};
+use net_afxdp::{Interface, LinkMonitor, OpenError, Port, ProgramStatus, Queue, Source};
 
 use crate::{
-    config::NetdevConfig,
+    config::{NetdevConfig, SourceConfig},
     exit::{ExitReason, ExitRequest},
 };
+
+mod report;
+mod watch;
+
+pub use report::NetdevReport;
 
 /// Why a network card is not there.
 #[derive(Debug, thiserror::Error)]
@@ -30,34 +33,21 @@ pub struct NetworkError {
 #[derive(Debug, thiserror::Error)]
 enum Why {
     #[error(transparent)]
-    Open(#[from] OpenError),
+    Open(#[from] Box<OpenError>),
     #[error(transparent)]
     Device(#[from] devices::virtio::net::NetError),
     #[error("could not watch the link of {ifname}: {source}")]
     Watch { ifname: String, source: io::Error },
-}
-
-/// What a network card did, after the VM ended.
-#[derive(Debug, Clone)]
-pub struct NetdevReport {
-    /// Its id.
-    pub id: String,
-    /// The host's interface.
-    pub ifname: String,
-    /// The XDP attach mode that was in use.
-    pub mode: AttachMode,
-    /// Frames and bytes, from the guest's side.
-    pub counters: NetCounters,
-    /// What each queue pair's back end reports, the whereabouts of its frames included.
-    pub backends: Vec<BackendReport>,
-}
-
-impl NetdevReport {
-    /// Whether every frame of UMEM is accounted for.
-    pub fn frames_add_up(&self) -> bool {
-        let mut accounts = self.backends.iter().filter_map(|backend| backend.frames);
-        accounts.all(|account| account.adds_up())
-    }
+    #[error(
+        "the file descriptor {fd} of {option} can't be used: {source}. It must be open in ringwire, inherited from the process that started it"
+    )]
+    Inherited {
+        fd: RawFd,
+        option: &'static str,
+        source: io::Error,
+    },
+    #[error("could not duplicate a queue's file descriptor: {0}")]
+    Duplicate(#[source] io::Error),
 }
 
 /// The control loop's part of a network card.
@@ -67,6 +57,11 @@ pub(crate) struct Network {
     control: NetControl,
     /// `None` when the kernel stopped telling.
     monitor: Option<LinkMonitor>,
+    /// What became of the XDP program, as far as was told.
+    program: ProgramStatus,
+    /// A duplicate of each queue's socket, for its statistics while an io-thread has it.
+    sockets: Vec<OwnedFd>,
+    zero_copy: bool,
     /// Takes the XDP program off the interface when dropped.
     port: Port,
 }
@@ -87,29 +82,25 @@ impl Network {
         config: &NetdevConfig,
         exit: &ExitRequest,
     ) -> Result<(Self, NetDevice<AfXdpBackend>), Why> {
-        let mut port = Port::open(&PortConfig {
-            ifname: config.ifname.clone(),
-            mode: config.mode,
-            force_copy: config.force_copy,
-            queues: config.queues,
-            start_queue: config.start_queue,
-            frames: config.frames,
-            ..PortConfig::default()
-        })?;
+        let ifname = &config.port.ifname;
+        let mut port = Port::open_from(&config.port, source(&config.source)?).map_err(Box::new)?;
         let monitor = LinkMonitor::open(port.interface().index()).map_err(|source| Why::Watch {
-            ifname: config.ifname.clone(),
+            ifname: ifname.clone(),
             source,
         })?;
         let link_up = monitor.state().is_some_and(|state| state.up);
         if !link_up {
             tracing::warn!(
-                "netdev '{}': {} is down; the guest sees its link down until that changes",
-                config.id,
-                config.ifname
+                "netdev '{}': {ifname} is down; the guest sees its link down until that changes",
+                config.id
             );
         }
         let queues = port.take_queues();
-        let zero_copy = queues.iter().all(net_afxdp::Queue::zero_copy);
+        let zero_copy = queues.iter().all(Queue::zero_copy);
+        let sockets = queues
+            .iter()
+            .map(|queue| queue.as_fd().try_clone_to_owned());
+        let sockets = sockets.collect::<Result<_, _>>().map_err(Why::Duplicate)?;
         let device = NetDevice::new(
             NetConfig {
                 name: config.id.clone(),
@@ -123,9 +114,8 @@ impl Network {
             queues.into_iter().map(AfXdpBackend).collect(),
         )?;
         tracing::info!(
-            "netdev '{}': {}, {} mode, {}",
+            "netdev '{}': {ifname}, {} mode, {}",
             config.id,
-            config.ifname,
             port.mode(),
             if zero_copy { "zero-copy" } else { "copy" }
         );
@@ -133,75 +123,33 @@ impl Network {
             id: config.id.clone(),
             control: device.control(),
             monitor: Some(monitor),
+            program: ProgramStatus::InPlace,
+            sockets,
+            zero_copy,
             port,
         };
         Ok((network, device))
     }
+}
 
-    /// The descriptor that is readable when [`watch`](Self::watch) has something to do.
-    pub(crate) fn link_fd(&self) -> Option<RawFd> {
-        let monitor = self.monitor.as_ref()?;
-        Some(monitor.as_fd().as_raw_fd())
-    }
-
-    /// Passes changes of the interface's link on to the guest. Returns `false` when there will be
-    /// none any more.
-    pub(crate) fn watch(&mut self) -> bool {
-        while let Some(monitor) = &mut self.monitor {
-            match monitor.next_event() {
-                Ok(Some(event)) => self.link_changed(&event),
-                Ok(None) => return true,
-                Err(e) => {
-                    tracing::warn!(
-                        "netdev '{}': its link is not watched any more: {e}",
-                        self.id
-                    );
-                    self.monitor = None;
-                }
-            }
+/// The sockets and maps that the configuration names, taken over.
+fn source(config: &SourceConfig) -> Result<Source, Why> {
+    let inherited = |option, fd| {
+        net_afxdp::inherited(fd).map_err(|source| Why::Inherited { fd, option, source })
+    };
+    Ok(match config {
+        SourceConfig::OwnProgram => Source::OwnProgram,
+        SourceConfig::SockFds(fds) => {
+            let sockets = fds.iter().map(|&fd| inherited("sock-fds", fd));
+            Source::Sockets(sockets.collect::<Result<_, _>>()?)
         }
-        false
-    }
-
-    fn link_changed(&self, event: &LinkEvent) {
-        let id = &self.id;
-        match event {
-            LinkEvent::Up => self.control.set_link(true),
-            LinkEvent::Down => self.control.set_link(false),
-            LinkEvent::Gone => self.control.set_link(false),
-            LinkEvent::Mtu(_) | LinkEvent::Renamed(_) | LinkEvent::Program(_) => {}
-        }
-        match event {
-            LinkEvent::Up => tracing::info!("netdev '{id}': link up"),
-            LinkEvent::Down => tracing::info!("netdev '{id}': link down"),
-            LinkEvent::Gone => tracing::warn!(
-                "netdev '{id}': its interface is gone; the guest sees its link down for good"
-            ),
-            LinkEvent::Mtu(mtu) => tracing::warn!(
-                "netdev '{id}': its interface has a new MTU, {mtu}; the guest keeps the one it was started with"
-            ),
-            LinkEvent::Program(Some(program)) => {
-                tracing::warn!("netdev '{id}': its interface has another XDP program, {program}");
-            }
-            LinkEvent::Program(None) => {
-                tracing::warn!("netdev '{id}': its interface has no XDP program any more");
-            }
-            LinkEvent::Renamed(name) => {
-                tracing::info!("netdev '{id}': its interface is now called {name}");
-            }
-        }
-    }
-
-    /// What it did; right only after the device was reset.
-    pub(crate) fn report(&self) -> NetdevReport {
-        NetdevReport {
-            id: self.id.clone(),
-            ifname: self.port.interface().name().to_owned(),
-            mode: self.port.mode(),
-            counters: self.control.counters(),
-            backends: self.control.reports(),
-        }
-    }
+        SourceConfig::XsksMapFd(fd) => Source::Map(inherited("xsks-map-fd", *fd)?),
+        SourceConfig::MapPath { path, start_index } => Source::PinnedMap {
+            path: path.clone(),
+            start_index: *start_index,
+        },
+        SourceConfig::PluginSocket(path) => Source::Plugin(path.clone()),
+    })
 }
 
 /// What a device's thread calls when it can't go on: the VM ends, it is never half alive.
@@ -243,26 +191,18 @@ mod tests {
     }
 
     #[test]
-    fn reports_know_whether_frames_add_up() {
-        use devices::virtio::net::backend::FrameAccount;
-        let report = |free| NetdevReport {
-            id: "net0".to_owned(),
-            ifname: "eth1".to_owned(),
-            mode: AttachMode::Skb,
-            counters: NetCounters::default(),
-            backends: vec![
-                BackendReport::default(),
-                BackendReport {
-                    frames: Some(FrameAccount {
-                        free,
-                        total: 64,
-                        ..FrameAccount::default()
-                    }),
-                    counters: Vec::new(),
-                },
-            ],
-        };
-        assert!(report(64).frames_add_up());
-        assert!(!report(63).frames_add_up());
+    fn descriptors_that_are_not_open_are_named() {
+        for (config, option) in [
+            (SourceConfig::SockFds(vec![1_000_000]), "sock-fds"),
+            (SourceConfig::XsksMapFd(1_000_000), "xsks-map-fd"),
+        ] {
+            let sentence = source(&config).unwrap_err().to_string();
+            assert!(
+                sentence.starts_with(&format!(
+                    "the file descriptor 1000000 of {option} can't be used: Bad file descriptor"
+                )),
+                "{sentence}"
+            );
+        }
     }
 }

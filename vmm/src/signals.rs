@@ -9,10 +9,17 @@ use std::{
 
 use vmm_sys_util::signal::{block_signal, create_sigset, unblock_signal};
 
-/// What ends the VM, and SIGCONT, after which the terminal wants its modes again.
-const SIGNALS: [i32; 4] = [libc::SIGHUP, libc::SIGINT, libc::SIGTERM, libc::SIGCONT];
+/// What ends the VM; SIGCONT, after which the terminal wants its modes again; and SIGUSR1, which
+/// asks for the counters.
+const SIGNALS: [i32; 5] = [
+    libc::SIGHUP,
+    libc::SIGINT,
+    libc::SIGTERM,
+    libc::SIGCONT,
+    libc::SIGUSR1,
+];
 
-/// Delivers SIGHUP, SIGINT, SIGTERM and SIGCONT to whoever reads it, while it lives.
+/// Delivers SIGHUP, SIGINT, SIGTERM, SIGCONT and SIGUSR1 to whoever reads it, while it lives.
 ///
 /// Made before any thread is started: they inherit the blocked signals, without which one of them
 /// would get the signal instead.

@@ -5,10 +5,13 @@ use std::{
     io,
     os::fd::{AsRawFd, RawFd},
     sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
+    time::{Duration, Instant},
 };
 
 use devices::{GuestRam, virtio::mmio::MmioTransport};
-use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberOps};
+use event_manager::{
+    EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberId, SubscriberOps,
+};
 use kvm_ioctls::VmFd;
 
 use crate::{
@@ -21,6 +24,12 @@ use crate::{
     terminal::RawMode,
     vcpu::{self, Vcpu, VcpuThread},
 };
+
+/// The target of log lines with counters that SIGUSR1 asks for: level INFO, to be shown always.
+pub const COUNTERS: &str = "ringwire::counters";
+
+/// How often the XDP programs are looked at, as not everything that befalls them is announced.
+const PROGRAM_CHECK: Duration = Duration::from_secs(5);
 
 /// A virtual machine, built and loaded, not running yet.
 ///
@@ -118,13 +127,21 @@ impl Vm {
         let input = self.input.take().map(Input::start).transpose();
         running.console = input.map_err(|e| failed("start the console's thread", &e))?;
         let mut events = EventManager::new().map_err(|e| failed("create the event loop", &e))?;
+        // For ever, if there is nothing to check.
+        let patience = if self.networks.is_empty() {
+            -1
+        } else {
+            i32::try_from(PROGRAM_CHECK.as_millis()).unwrap_or(i32::MAX)
+        };
         let id = events.add_subscriber(Control {
             exit: self.exit.clone(),
             signals: self.signals.take(),
             raw,
             networks: std::mem::take(&mut self.networks),
         });
-        let outcome = self.serve(&mut events, &mut running.vcpus);
+        let outcome = self
+            .start_vcpus(&mut running.vcpus)
+            .and_then(|()| self.serve(&mut events, id, patience));
         if let Ok(control) = events.remove_subscriber(id) {
             self.networks = control.networks;
             // A second signal must not end the process in the middle of its clean-up.
@@ -133,21 +150,34 @@ impl Vm {
         outcome
     }
 
-    /// Starts the vCPUs, and handles events until somebody asks for the end.
-    fn serve(
-        &mut self,
-        events: &mut EventManager<Control>,
-        threads: &mut Vec<VcpuThread>,
-    ) -> Result<(), String> {
+    fn start_vcpus(&mut self, threads: &mut Vec<VcpuThread>) -> Result<(), String> {
         for vcpu in std::mem::take(&mut self.vcpus) {
             let thread = vcpu.start(self.stop.clone());
             threads.push(thread.map_err(|e| failed("start a vCPU's thread", &e))?);
         }
+        Ok(())
+    }
+
+    /// Handles events until somebody asks for the end. `patience`: how long to sleep at most, in
+    /// milliseconds, or -1.
+    fn serve(
+        &self,
+        events: &mut EventManager<Control>,
+        control: SubscriberId,
+        patience: i32,
+    ) -> Result<(), String> {
+        let mut checked = Instant::now();
         while self.exit.reason().is_none() {
-            match events.run() {
+            match events.run_with_timeout(patience) {
                 Ok(_) => {}
                 Err(event_manager::Error::Epoll(e)) if e.errno() == libc::EINTR => {}
                 Err(e) => return Err(failed("wait for events", &e)),
+            }
+            if checked.elapsed() >= PROGRAM_CHECK {
+                checked = Instant::now();
+                if let Ok(control) = events.subscriber_mut(control) {
+                    control.check_programs();
+                }
             }
         }
         Ok(())
@@ -187,8 +217,24 @@ impl Control {
             match (number, &self.raw) {
                 (libc::SIGCONT, Some(raw)) => raw.renew(),
                 (libc::SIGCONT, None) => {}
+                (libc::SIGUSR1, _) => self.log_counters(),
                 (number, _) => self.exit.request(ExitReason::Signal(number)),
             }
+        }
+    }
+
+    /// Somebody asked for it, so it is logged whatever the level.
+    fn log_counters(&self) {
+        for network in &self.networks {
+            for line in network.live_report().lines() {
+                tracing::info!(target: COUNTERS, "{line}");
+            }
+        }
+    }
+
+    fn check_programs(&mut self) {
+        for network in &mut self.networks {
+            network.check_program();
         }
     }
 

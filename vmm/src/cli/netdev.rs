@@ -1,8 +1,11 @@
 //! `--netdev af-xdp,...`, `--device virtio-net-mmio,...` and `--disk ...`.
 
-use net_afxdp::AttachMode;
+use net_afxdp::{AttachMode, Require};
 
-use super::options::{Options, OptionsError, with_kind};
+use super::{
+    options::{Options, OptionsError, with_kind},
+    source::{self, SourceError},
+};
 use crate::config::{DiskConfig, NetdevConfig};
 
 /// Why an option was not understood.
@@ -24,6 +27,9 @@ pub enum NetdevError {
     /// the list
     #[error(transparent)]
     Options(#[from] OptionsError),
+    /// the program and the sockets
+    #[error(transparent)]
+    Source(#[from] SourceError),
     /// a device for a netdev that is not there
     #[error("there is no netdev '{0}' for the device")]
     NoNetdev(String),
@@ -32,21 +38,11 @@ pub enum NetdevError {
     TwoDevices(String),
 }
 
-/// Keys that QEMU knows and this version does not.
-const LATER: [&str; 7] = [
-    "inhibit",
-    "sock-fds",
-    "xsks-map-fd",
-    "map-path",
-    "map-start-index",
-    "require",
-    "busy-poll",
-];
-
 /// Reads one `--netdev`; `index` numbers it, for the default id.
 ///
 /// # Errors
-/// Not af-xdp, no interface, unknown or repeated keys, values that are none.
+/// Not af-xdp, no interface, unknown or repeated keys, values that are none, keys that exclude each
+/// other.
 pub fn netdev(text: &str, index: usize) -> Result<NetdevConfig, NetdevError> {
     let (kind, mut options) = with_kind(text)?;
     if kind != "af-xdp" {
@@ -59,18 +55,26 @@ pub fn netdev(text: &str, index: usize) -> Result<NetdevConfig, NetdevError> {
         None => format!("net{index}"),
     };
     let mut config = NetdevConfig::new(id, options.require("ifname")?);
-    config.mode = options.convert("mode", "native or skb", |value| match value {
+    let port = &mut config.port;
+    port.mode = options.convert("mode", "native or skb", |value| match value {
         "native" => Some(AttachMode::Native),
         "skb" => Some(AttachMode::Skb),
         _ => None,
     })?;
-    config.force_copy = options.switch("force-copy")?.unwrap_or(config.force_copy);
-    config.queues = options.number("queues")?.unwrap_or(config.queues);
-    config.start_queue = options.number("start-queue")?.unwrap_or(config.start_queue);
-    config.frames = options.number("frames")?.unwrap_or(config.frames);
-    let mut rest = options.clone();
-    if let Some(key) = LATER.into_iter().find(|key| rest.take(key).is_some()) {
-        return Err(NetdevError::Later(key));
+    port.force_copy = options.switch("force-copy")?.unwrap_or(port.force_copy);
+    port.queues = options.number("queues")?.unwrap_or(port.queues);
+    port.start_queue = options.number("start-queue")?.unwrap_or(port.start_queue);
+    port.frames = options.number("frames")?.unwrap_or(port.frames);
+    let require = options.convert("require", "any, native or zerocopy", |value| match value {
+        "any" => Some(Require::Any),
+        "native" => Some(Require::Native),
+        "zerocopy" => Some(Require::ZeroCopy),
+        _ => None,
+    })?;
+    port.require = require.unwrap_or(port.require);
+    config.source = source::source(&mut options)?;
+    if options.take("busy-poll").is_some() {
+        return Err(NetdevError::Later("busy-poll"));
     }
     options.finish()?;
     Ok(config)
@@ -138,7 +142,10 @@ fn mac(text: &str) -> Option<[u8; 6]> {
 
 #[cfg(test)]
 mod tests {
+    use net_afxdp::PortConfig;
+
     use super::*;
+    use crate::config::SourceConfig;
 
     fn refused(text: &str) -> String {
         netdev(text, 0).unwrap_err().to_string()
@@ -147,20 +154,30 @@ mod tests {
     #[test]
     fn all_keys_are_read() {
         let config = netdev(
-            "af-xdp,id=a,ifname=eth1,mode=skb,force-copy=on,queues=2,start-queue=3,frames=512",
+            "af-xdp,id=a,ifname=eth1,mode=skb,force-copy=on,queues=2,start-queue=3,frames=512,\
+             require=any,inhibit=on,sock-fds=7:8",
             4,
         );
         let wanted = NetdevConfig {
-            mode: Some(AttachMode::Skb),
-            force_copy: true,
-            queues: 2,
-            start_queue: 3,
-            frames: 512,
+            port: PortConfig {
+                ifname: "eth1".to_owned(),
+                mode: Some(AttachMode::Skb),
+                force_copy: true,
+                queues: 2,
+                start_queue: 3,
+                frames: 512,
+                require: Require::Any,
+            },
+            source: SourceConfig::SockFds(vec![7, 8]),
             ..NetdevConfig::new("a", "eth1")
         };
         assert_eq!(config, Ok(wanted));
         let defaults = netdev("af-xdp,ifname=eth1", 4);
         assert_eq!(defaults, Ok(NetdevConfig::new("net4", "eth1")));
+        for (value, require) in [("native", Require::Native), ("zerocopy", Require::ZeroCopy)] {
+            let config = netdev(&format!("af-xdp,ifname=eth1,require={value}"), 0).unwrap();
+            assert_eq!(config.port.require, require);
+        }
     }
 
     #[test]
@@ -173,12 +190,27 @@ mod tests {
         assert_eq!(refused("af-xdp,ifname="), "the option 'ifname' is missing");
         assert!(refused("af-xdp,ifname=a,ifname=b").contains("given twice"));
         assert!(refused("af-xdp,ifname=a,colour=red").contains("no option 'colour'"));
-        assert!(refused("af-xdp,ifname=a,mode=drv").contains("native or skb"));
-        assert!(refused("af-xdp,ifname=a,queues=-1").contains("a whole number"));
-        assert!(refused("af-xdp,ifname=a,start-queue=x").contains("a whole number"));
-        for key in LATER {
-            let sentence = refused(&format!("af-xdp,ifname=a,{key}=1"));
-            assert!(sentence.contains("is not in this version"), "{sentence}");
+        for (option, words) in [
+            ("id=", "the option 'id' is missing"),
+            ("mode=drv", "'drv' is no value for mode: native or skb"),
+            ("force-copy=1", "'1' is no value for force-copy: on or off"),
+            ("queues=-1", "'-1' is no value for queues: a whole number"),
+            (
+                "start-queue=-1",
+                "'-1' is no value for start-queue: a whole",
+            ),
+            ("frames=x", "'x' is no value for frames: a whole number"),
+            (
+                "require=all",
+                "'all' is no value for require: any, native or zerocopy",
+            ),
+            (
+                "busy-poll=50",
+                "the option 'busy-poll' is not in this version of ringwire",
+            ),
+        ] {
+            let sentence = refused(&format!("af-xdp,ifname=a,{option}"));
+            assert!(sentence.starts_with(words), "{sentence}");
         }
     }
 

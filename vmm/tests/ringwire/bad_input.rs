@@ -46,6 +46,14 @@ fn arguments_that_are_none() {
             ["--netdev", "af-xdp,ifname=a,queues=many"],
             "a whole number",
         ),
+        (
+            ["--netdev", "af-xdp,ifname=a,inhibit=on"],
+            "inhibit=on needs one of sock-fds",
+        ),
+        (
+            ["--netdev", "af-xdp,ifname=a,map-path=/x"],
+            "map-path needs inhibit=on",
+        ),
         (["--disk", "readonly=on"], "'path' is missing"),
         (["--device", "virtio-net-mmio,netdev=x"], "no netdev 'x'"),
     ] {
@@ -75,8 +83,12 @@ fn impossible_machines() {
             "0 queues are not possible",
         ),
         (
-            ["--netdev", "af-xdp,ifname=a,queues=2"],
-            "serves one queue pair",
+            ["--netdev", "af-xdp,ifname=a,queues=2,inhibit=on,sock-fds=3"],
+            "1 in sock-fds, but queues=2",
+        ),
+        (
+            ["--netdev", "af-xdp,ifname=a,require=zerocopy,force-copy=on"],
+            "can't be reached with force-copy=on",
         ),
     ] {
         fails(kernel, &arguments, STARTUP, words);

@@ -1,10 +1,13 @@
 //! Network cards on a veth pair of our own, and rights that are missing. Needs root.
 
 use std::{
+    os::fd::AsRawFd,
     path::Path,
     process::{self, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
 };
+
+use net_afxdp::{PortConfig, Prepared};
 
 use crate::{
     guest::Code,
@@ -147,6 +150,65 @@ fn the_vm_survives_its_interface() {
     let end = running.finish();
     assert_eq!(end.code(), 0, "{end:?}");
     assert!(end.stderr.contains("its interface is gone"), "{end:?}");
+}
+
+#[test]
+fn counters_are_logged_on_a_signal() {
+    if !can_run() {
+        return;
+    }
+    let wire = Wire::new();
+    let netdev = wire.netdev();
+    let kernel = Code::new().print("ready").echo().power_off().kernel();
+    let mut command = run_under(&["env"], kernel.as_path(), &["--netdev", &netdev]);
+    let mut running = Process::start(&mut command);
+    running.wait_for("ready");
+    for _ in 0..2 {
+        running.signal(libc::SIGUSR1);
+        let guest = running.wait_for_message("netdev 'net0': guest");
+        let start = format!("on {} in native mode with copy: rx_frames=0", wire.name);
+        assert!(guest.contains(&start), "{guest}");
+        let queue = running.wait_for_message("pair 0:");
+        for name in [
+            "xdp_rx_dropped=",
+            "xdp_rx_ring_full=",
+            "xdp_tx_invalid_descs=0",
+        ] {
+            assert!(queue.contains(name), "{queue}");
+        }
+    }
+    running.send(b"q");
+    let end = running.finish();
+    assert_eq!((end.code(), end.stderr.as_str()), (0, ""));
+}
+
+#[test]
+fn a_program_of_others_that_goes_is_reported() {
+    if !can_run() {
+        return;
+    }
+    let wire = Wire::new();
+    let port = PortConfig {
+        ifname: wire.name.clone(),
+        frames: 1024,
+        ..PortConfig::default()
+    };
+    let mut others = Prepared::open(&port).unwrap();
+    others.let_children_inherit().unwrap();
+    let socket = others.sockets()[0].as_raw_fd();
+    let netdev = format!("{},inhibit=on,sock-fds={socket}", wire.netdev());
+    let kernel = Code::new().print("ready").echo().power_off().kernel();
+    let mut command = run_under(&["env"], kernel.as_path(), &["--netdev", &netdev]);
+    let mut running = Process::start(&mut command);
+    drop(others.take_sockets());
+    running.wait_for("ready");
+    drop(others);
+    running.wait_for_message("the XDP program was taken off");
+    let again = Prepared::open(&port).unwrap();
+    running.wait_for_message("another XDP program took the place of the one");
+    drop(again);
+    running.send(b"q");
+    assert_eq!(running.finish().code(), 0);
 }
 
 #[test]

@@ -92,6 +92,24 @@ impl Process {
         }
     }
 
+    /// Reads what it says on standard error up to and with the next line that has `words` in it.
+    pub(crate) fn wait_for_message(&mut self, words: &str) -> String {
+        let stderr = self.child.stderr.as_mut().unwrap();
+        let (mut line, mut byte) = (Vec::new(), [0]);
+        loop {
+            stderr.read_exact(&mut byte).unwrap();
+            if byte != *b"\n" {
+                line.extend(byte);
+                continue;
+            }
+            let text = String::from_utf8_lossy(&line).into_owned();
+            if text.contains(words) {
+                return text;
+            }
+            line.clear();
+        }
+    }
+
     pub(crate) fn signal(&self, number: i32) {
         let pid = rustix::process::Pid::from_child(&self.child);
         let signal = rustix::process::Signal::from_named_raw(number).unwrap();
