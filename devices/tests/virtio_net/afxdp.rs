@@ -19,7 +19,7 @@ const LONGEST: usize = 1514;
 
 /// A veth pair in a namespace that only this thread is in: it goes away with it, also when the test
 /// is killed. `None`, and a line that says so, without root.
-fn veth() -> Option<(String, String)> {
+pub(crate) fn veth() -> Option<(String, String)> {
     veth_with(1)
 }
 
@@ -47,13 +47,13 @@ pub(crate) fn veth_with(queues: u32) -> Option<(String, String)> {
     Some((near, far))
 }
 
-fn ip(words: &str) {
+pub(crate) fn ip(words: &str) {
     let output = Command::new("ip").args(words.split(' ')).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "ip {words}: {said}");
 }
 
-fn open(ifname: String, mode: AttachMode) -> (Port, AfXdpBackend) {
+pub(crate) fn open(ifname: String, mode: AttachMode) -> (Port, AfXdpBackend) {
     let (port, mut queues) = open_queues(ifname, mode, 1);
     (port, queues.pop().unwrap())
 }

@@ -12,6 +12,7 @@ mod fault;
 mod features;
 mod frames;
 mod guest;
+mod large;
 mod life;
 mod pairs;
 mod pairs_control;

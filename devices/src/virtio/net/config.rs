@@ -16,7 +16,8 @@ pub struct NetConfig {
     pub name: String,
     /// The guest's Ethernet address.
     pub mac: [u8; 6],
-    /// The link's MTU in bytes (without Ethernet header), if the guest is to be told.
+    /// The link's MTU in bytes (without Ethernet header), if the guest is to be told. Where it
+    /// is more than the back ends can send, the guest is told what they can, and the log says so.
     pub mtu: Option<u16>,
     /// Whether the link is up at the start.
     pub link_up: bool,
@@ -36,6 +37,31 @@ impl std::fmt::Debug for NetConfig {
     }
 }
 
+impl NetConfig {
+    /// The MTU to offer on back ends that send frames of up to `max_frame` bytes.
+    pub(super) fn usable_mtu(&self, max_frame: usize) -> Result<Option<u16>, NetError> {
+        let Some(mtu) = self.mtu else {
+            return Ok(None);
+        };
+        if mtu < MIN_MTU {
+            return Err(NetError::Mtu(mtu));
+        }
+        let most = max_frame.saturating_sub(ETHERNET_HEADER);
+        let most = u16::try_from(most).unwrap_or(u16::MAX);
+        if most < MIN_MTU {
+            return Err(NetError::Frame { max_frame });
+        }
+        if most < mtu {
+            tracing::warn!(
+                "{}: the guest is told an MTU of {most} rather than {mtu}, as its back end sends \
+                 frames of at most {max_frame} bytes",
+                self.name
+            );
+        }
+        Ok(Some(mtu.min(most)))
+    }
+}
+
 /// Why a virtio-net device can't be as asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NetError {
@@ -50,14 +76,12 @@ pub enum NetError {
     /// virtio does not allow this MTU
     #[error("the MTU {0} is below the smallest that virtio allows, 68")]
     Mtu(u16),
-    /// the guest would be promised frames that the back end can't send
+    /// not even the smallest MTU would be true
     #[error(
-        "the MTU {mtu} needs frames of {} bytes, but the back end can send at most {max_frame}; lower the interface's MTU",
-        usize::from(*mtu) + ETHERNET_HEADER
+        "the back end can send frames of at most {max_frame} bytes, and the smallest MTU that virtio allows, {MIN_MTU}, needs {}",
+        usize::from(MIN_MTU) + ETHERNET_HEADER
     )]
     Frame {
-        /// The MTU asked for.
-        mtu: u16,
         /// The longest frame of the back end in bytes.
         max_frame: usize,
     },

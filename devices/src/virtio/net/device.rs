@@ -12,12 +12,12 @@ use virtio_bindings::virtio_net::{
 use super::{
     NetBackend, NetConfig, NetControl, NetError,
     backend::BackendReport,
-    config::{MAX_PAIRS, MIN_MTU},
+    config::MAX_PAIRS,
     control::{CONTROL_QUEUE_SIZE, CTRL_VQ, Control, MQ},
     counters::PairCounters,
     pairs::Pairs,
     shared::{Shared, lock},
-    wire::{ETHERNET_HEADER, MRG_RXBUF},
+    wire::MRG_RXBUF,
     worker::WorkerParts,
 };
 use crate::virtio::{
@@ -80,13 +80,7 @@ impl<B: NetBackend> NetDevice<B> {
         if config.mac[0] & 1 != 0 || config.mac == [0; 6] {
             return Err(NetError::Mac(config.mac));
         }
-        match config.mtu {
-            Some(mtu) if mtu < MIN_MTU => return Err(NetError::Mtu(mtu)),
-            Some(mtu) if usize::from(mtu) + ETHERNET_HEADER > max_frame => {
-                return Err(NetError::Frame { mtu, max_frame });
-            }
-            _ => {}
-        }
+        let mtu = config.usable_mtu(max_frame)?;
         let shared = Arc::new(Shared {
             name: config.name,
             link_up: AtomicBool::new(config.link_up),
@@ -107,7 +101,7 @@ impl<B: NetBackend> NetDevice<B> {
         }
         Ok(Self {
             mac: config.mac,
-            mtu: config.mtu,
+            mtu,
             pairs: Arc::new(Mutex::new(Pairs::new(Arc::clone(&shared), backends))),
             shared,
             count,
