@@ -3,9 +3,9 @@
 use std::io;
 
 use crate::{
+    ethtool,
     netlink::{Asker, LinkInfo, Which},
     program::ForeignProgram,
-    sys,
 };
 
 /// Longest name of an interface, in bytes (`IFNAMSIZ` less the terminator).
@@ -71,7 +71,7 @@ impl Interface {
 
     fn query(which: Which<'_>) -> io::Result<Self> {
         let info = Asker::open()?.ask(which)?;
-        let (queues, max_queues) = match sys::channels(&info.name)? {
+        let (queues, max_queues) = match ethtool::channels(&info.name)? {
             Some(channels) if channels.queues() != 0 => (channels.queues(), channels.max_queues()),
             // What the driver allotted; it may use fewer, which binding finds out.
             _ => {

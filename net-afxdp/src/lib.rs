@@ -53,12 +53,13 @@
 //! nor `Clone` and are made by the pool only, one for each chunk; lending one to the kernel
 //! consumes it. The rings are mapped by libxdp and walked here, with the orderings that the module
 //! `ring` explains; they are owned by the socket whose end unmaps them. `unsafe` is in the modules
-//! `bpf`, `libxdp`, `ring`, `sys` and `umem`, and nowhere else.
+//! `bpf`, `ethtool`, `libxdp`, `ring`, `sys` and `umem`, and nowhere else.
 
 mod bpf;
 mod config;
 mod counters;
 mod error;
+mod ethtool;
 mod frame;
 mod handed;
 mod interface;
@@ -85,6 +86,7 @@ mod xskmap;
 pub use config::{MAX_FRAMES, MIN_FRAMES, PortConfig, Require};
 pub use counters::{Counters, FrameAccounting, Statistics};
 pub use error::{OpenError, QueueError};
+pub use ethtool::Offload;
 pub use handed::HandedError;
 pub use interface::{Interface, InterfaceError};
 pub use link::{LinkEvent, LinkMonitor, LinkState};
@@ -92,7 +94,7 @@ pub use memlock::MemoryLimit;
 pub use plugin::PluginError;
 pub use port::Port;
 pub use prepared::Prepared;
-pub use probe::{Probe, XdpFeatures};
+pub use probe::{Ability, Probe, Problem, Right, Trial, XdpFeatures};
 pub use program::{AttachMode, ForeignProgram, ProgramError};
 pub use queue::{Queue, SendError};
 pub use socket::SocketError;

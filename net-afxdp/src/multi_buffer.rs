@@ -124,7 +124,7 @@ pub(crate) fn kernel_can() -> bool {
 }
 
 /// Version of the running kernel, from "6.12.3-some-distribution".
-fn version() -> Option<(u32, u32)> {
+pub(crate) fn version() -> Option<(u32, u32)> {
     let system = rustix::system::uname();
     let mut numbers = system.release().to_str().ok()?.split(['.', '-']);
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))

@@ -161,7 +161,7 @@ pub(crate) fn or_gone(interface: &Interface, error: OpenError) -> OpenError {
     }
 }
 
-fn check(config: &PortConfig) -> Result<(), OpenError> {
+pub(crate) fn check(config: &PortConfig) -> Result<(), OpenError> {
     if config.queues == 0 {
         return Err(OpenError::NoQueues);
     }
@@ -178,7 +178,7 @@ fn check(config: &PortConfig) -> Result<(), OpenError> {
     Err(OpenError::Contradiction { require, with })
 }
 
-fn check_queues(config: &PortConfig, interface: &Interface) -> Result<(), OpenError> {
+pub(crate) fn check_queues(config: &PortConfig, interface: &Interface) -> Result<(), OpenError> {
     let last = config.start_queue.checked_add(config.queues);
     if last.is_some_and(|last| last <= interface.queues()) {
         return Ok(());

@@ -102,6 +102,24 @@ impl Prepared {
         Ok(())
     }
 
+    /// Keeps the program on the interface, whatever becomes of this process, for as long as a program
+    /// that it executes runs: that inherits the link, and needs to know nothing of it. With it,
+    /// this process can become the other one (execve) and none is needed to keep the program.
+    ///
+    /// Dropping this takes the program off nevertheless.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn let_children_keep_program(&self) -> io::Result<()> {
+        match &self.steering {
+            Steering::Own(program) => {
+                rustix::io::fcntl_setfd(program.link(), FdFlags::empty())?;
+            }
+            Steering::Foreign { .. } => {}
+        }
+        Ok(())
+    }
+
     /// Closes the sockets here, or hands them out. While they are open here, their queues stay taken
     /// after the end of the process that has bound them, so do that once it has been started.
     pub fn take_sockets(&mut self) -> Vec<OwnedFd> {

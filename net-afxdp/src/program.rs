@@ -129,7 +129,7 @@ pub(crate) struct LoadedProgram {
 #[derive(Debug)]
 pub(crate) struct AttachedProgram {
     /// While this is there, the program stays.
-    _link: XdpLink,
+    link: XdpLink,
     sockets: MapHandle,
     mode: AttachMode,
 }
@@ -232,7 +232,7 @@ impl LoadedProgram {
 
     fn attached(self, link: XdpLink, mode: AttachMode) -> AttachedProgram {
         AttachedProgram {
-            _link: link,
+            link,
             sockets: self.sockets,
             mode,
         }
@@ -240,6 +240,11 @@ impl LoadedProgram {
 }
 
 impl AttachedProgram {
+    /// The link that keeps it on the interface.
+    pub(crate) fn link(&self) -> BorrowedFd<'_> {
+        self.link.as_fd()
+    }
+
     /// The mode that it runs in.
     pub(crate) fn mode(&self) -> AttachMode {
         self.mode
@@ -264,7 +269,8 @@ impl AttachedProgram {
     }
 }
 
-fn named(program: &ForeignProgram) -> ForeignProgram {
+/// The same with its name, if that can be had.
+pub(crate) fn named(program: &ForeignProgram) -> ForeignProgram {
     let info = libbpf_rs::query::ProgInfoIter::default().find(|info| info.id == program.id);
     let name = info.map(|info| info.name.to_string_lossy().into_owned());
     ForeignProgram {

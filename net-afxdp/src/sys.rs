@@ -5,98 +5,12 @@
 //! System calls without a safe wrapper elsewhere.
 
 use std::{
-    ffi::CString,
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
 };
 
 /// `XDP_MAX_TX_SKB_BUDGET` (linux/if_xdp.h, since Linux 6.17).
 const XDP_MAX_TX_SKB_BUDGET: libc::c_int = 9;
-
-/// `ETHTOOL_GCHANNELS` (linux/ethtool.h).
-const ETHTOOL_GCHANNELS: u32 = 0x3c;
-
-/// Number of channels of an interface (`struct ethtool_channels`, linux/ethtool.h).
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Channels {
-    command: u32,
-    max_rx: u32,
-    max_tx: u32,
-    max_other: u32,
-    max_combined: u32,
-    rx: u32,
-    tx: u32,
-    other: u32,
-    combined: u32,
-}
-
-impl Channels {
-    /// Number of queues that can be bound now: the kernel takes a queue id below the larger of the
-    /// numbers of receive and transmit queues (`xp_assign_dev`).
-    pub(crate) fn queues(&self) -> u32 {
-        self.combined.saturating_add(self.rx.max(self.tx))
-    }
-
-    /// Number of queues that `ethtool -L` can set at most.
-    pub(crate) fn max_queues(&self) -> u32 {
-        self.max_combined.max(self.max_rx).max(self.max_tx)
-    }
-}
-
-/// Asks the driver for the interface's channels. `None`: the driver does not say.
-///
-/// # Errors
-/// The system's, when the interface is gone.
-pub(crate) fn channels(interface: &str) -> io::Result<Option<Channels>> {
-    let socket = rustix::net::socket(
-        rustix::net::AddressFamily::INET,
-        rustix::net::SocketType::DGRAM,
-        None,
-    )
-    .or_else(|_| {
-        // A kernel without IPv4 still has these.
-        rustix::net::socket(
-            rustix::net::AddressFamily::UNIX,
-            rustix::net::SocketType::DGRAM,
-            None,
-        )
-    })?;
-    let mut channels = Channels {
-        command: ETHTOOL_GCHANNELS,
-        ..Channels::default()
-    };
-    let mut request = libc::ifreq {
-        ifr_name: interface_name(interface)?,
-        ifr_ifru: libc::__c_anonymous_ifr_ifru {
-            ifru_data: (&raw mut channels).cast(),
-        },
-    };
-    // SAFETY: the request has a terminated name and points to a struct of the size that this
-    // command writes; both outlive the call.
-    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
-    if result == 0 {
-        return Ok(Some(channels));
-    }
-    let error = io::Error::last_os_error();
-    match error.raw_os_error() {
-        Some(libc::EOPNOTSUPP | libc::EINVAL | libc::EPERM) => Ok(None),
-        _ => Err(error),
-    }
-}
-
-fn interface_name(name: &str) -> io::Result<[libc::c_char; libc::IFNAMSIZ]> {
-    let name = CString::new(name)?;
-    let mut field: [libc::c_char; libc::IFNAMSIZ] = [0; libc::IFNAMSIZ];
-    // The last byte stays 0.
-    if name.count_bytes() >= field.len() {
-        return Err(io::ErrorKind::InvalidInput.into());
-    }
-    for (to, from) in field.iter_mut().zip(name.as_bytes()) {
-        *to = libc::c_char::from_ne_bytes([*from]);
-    }
-    Ok(field)
-}
 
 /// Lets one `sendto` transmit up to `frames` in copy mode, instead of 32.
 ///

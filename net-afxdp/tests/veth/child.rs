@@ -3,6 +3,7 @@
 use std::{
     env,
     io::{BufRead, BufReader},
+    os::unix::process::CommandExt,
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -57,17 +58,21 @@ fn child() {
             // No destructor runs.
             std::process::exit(0);
         }
+        "become-another" => {
+            let prepared = net_afxdp::Prepared::open(&config).unwrap();
+            prepared.let_children_keep_program().unwrap();
+            println!("\n> prepared");
+            let error = Command::new("sleep").arg("600").exec();
+            panic!("{error}");
+        }
+        "probe-little-memory" => {
+            little_memory();
+            let probe = net_afxdp::Probe::of(&config).unwrap();
+            let problem = probe.problems.iter().find(|problem| problem.blocks);
+            println!("\n> {}", problem.unwrap().what);
+        }
         "little-memory" => {
-            let limit = Some(64 << 10);
-            setrlimit(
-                Resource::Memlock,
-                Rlimit {
-                    current: limit,
-                    maximum: limit,
-                },
-            )
-            .unwrap();
-            drop_capability(CapabilitySet::IPC_LOCK);
+            little_memory();
             println!("\n> {}", Port::open(&config).unwrap_err());
         }
         "no-bpf" => {
@@ -82,6 +87,16 @@ fn child() {
         }
         _ => panic!("{role}?"),
     }
+}
+
+fn little_memory() {
+    let limit = Some(64 << 10);
+    let limit = Rlimit {
+        current: limit,
+        maximum: limit,
+    };
+    setrlimit(Resource::Memlock, limit).unwrap();
+    drop_capability(CapabilitySet::IPC_LOCK);
 }
 
 fn drop_capability(which: CapabilitySet) {

@@ -13,6 +13,7 @@ mod link;
 mod loss;
 mod net;
 mod packet;
+mod probe;
 mod refusals;
 mod require;
 mod sources;

@@ -1,13 +1,15 @@
 //! What becomes of the XDP program and the interface, while opening and later.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use libbpf_rs::XdpFlags;
 use net_afxdp::{LinkEvent, LinkMonitor, Port, PortConfig, Prepared, ProgramStatus, Source};
 
 use crate::{
+    child,
     foreign::{Foreign, socket},
     net::{Net, ip},
+    packet::PATIENCE,
     traffic::config,
 };
 
@@ -78,6 +80,26 @@ fn a_prepared_program_goes_with_its_owner() {
     assert_eq!(port.program_status().unwrap(), ProgramStatus::InPlace);
     drop(prepared);
     assert_eq!(port.program_status().unwrap(), ProgramStatus::Gone);
+}
+
+#[test]
+fn a_prepared_program_stays_with_what_its_owner_becomes() {
+    let Some(net) = Net::new() else { return };
+    let mut child = child::start("become-another", &net.near);
+    assert_eq!(child::line(&mut child), "prepared");
+    let comm = format!("/proc/{}/comm", child.id());
+    let deadline = Instant::now() + PATIENCE;
+    while std::fs::read_to_string(&comm).unwrap() != "sleep\n" && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    assert!(net.interface().xdp_program().is_some());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while net.interface().xdp_program().is_some() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    assert_eq!(net.interface().xdp_program(), None);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use net_afxdp::{Port, PortConfig, Prepared, Source, inherited};
+use net_afxdp::{Port, PortConfig, Prepared, Probe, Source, inherited};
 use rustix::{
     process::{Resource, Rlimit, setrlimit},
     thread::{CapabilitySet, capabilities},
@@ -96,6 +96,13 @@ fn child() {
     setrlimit(Resource::Memlock, limit).unwrap();
 
     let rest = words.next().unwrap();
+    if rest == "probe" {
+        let probe = Probe::of(&config).unwrap();
+        let problems = probe.problems.iter().filter(|problem| problem.blocks);
+        let all: Vec<_> = problems.map(|problem| problem.what.as_str()).collect();
+        println!("\n> {} {}", probe.would_open(), all.join(" | "));
+        return;
+    }
     let source = match rest.strip_prefix("sock-fds=") {
         Some(numbers) => Source::Sockets(
             numbers
@@ -195,4 +202,16 @@ fn a_pinned_map_that_may_not_be_opened() {
         "{text}"
     );
     assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn a_probe_without_any_right_names_them() {
+    let Some(net) = Net::new() else { return };
+    let (mut child, _copy) = start(&format!("64 {} probe", net.near));
+    let text = line(&mut child);
+    assert!(child.wait().unwrap().success());
+    assert!(text.starts_with("false "), "{text}");
+    for part in ["CAP_NET_RAW", "cannot load the XDP program", "CAP_BPF"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
 }

@@ -1,0 +1,217 @@
+#![expect(unsafe_code, reason = "ethtool's ioctl has no safe wrapper")]
+//! What a driver says through ethtool's ioctl (linux/ethtool.h).
+
+use std::{ffi::CString, io, os::fd::AsRawFd};
+
+/// `ETHTOOL_GDRVINFO`.
+const GDRVINFO: u32 = 0x03;
+/// `ETHTOOL_GCHANNELS`.
+const GCHANNELS: u32 = 0x3c;
+/// `ETHTOOL_GFLAGS`, whose answer has the next two.
+const GFLAGS: u32 = 0x25;
+/// `ETH_FLAG_LRO`.
+const FLAG_LRO: u32 = 1 << 15;
+/// `ETH_FLAG_RXVLAN`.
+const FLAG_RXVLAN: u32 = 1 << 8;
+
+/// Offloads with commands of their own, by the names that `ethtool -K` takes.
+const OFFLOADS: [(&str, u32); 5] = [
+    ("rx", 0x14),
+    ("tx", 0x16),
+    ("tso", 0x1e),
+    ("gso", 0x23),
+    ("gro", 0x2b),
+];
+
+/// Offloads that are flags of one command.
+const FLAGS: [(&str, u32); 2] = [("lro", FLAG_LRO), ("rxvlan", FLAG_RXVLAN)];
+
+/// Work that a card or the kernel's stack does on frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Offload {
+    /// Its name, as `ethtool -K` takes it.
+    pub name: &'static str,
+    /// Whether it is switched on.
+    pub on: bool,
+}
+
+/// A command's data, which starts with the command.
+///
+/// # Safety
+/// Any bytes are a value, and it is as long as what the kernel writes for the command in it.
+unsafe trait Data {}
+
+/// Number of channels of an interface (`struct ethtool_channels`).
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Channels {
+    command: u32,
+    max_rx: u32,
+    max_tx: u32,
+    max_other: u32,
+    max_combined: u32,
+    rx: u32,
+    tx: u32,
+    other: u32,
+    combined: u32,
+}
+
+// SAFETY: laid out like the kernel's struct of GCHANNELS, the only command it is made with.
+unsafe impl Data for Channels {}
+
+impl Channels {
+    /// Number of queues that can be bound now: the kernel takes a queue id below the larger of the
+    /// numbers of receive and transmit queues (`xp_assign_dev`).
+    pub(crate) fn queues(&self) -> u32 {
+        self.combined.saturating_add(self.rx.max(self.tx))
+    }
+
+    /// Number of queues that `ethtool -L` can set at most.
+    pub(crate) fn max_queues(&self) -> u32 {
+        self.max_combined.max(self.max_rx).max(self.max_tx)
+    }
+}
+
+/// `struct ethtool_drvinfo`.
+#[repr(C)]
+struct DriverInfo {
+    command: u32,
+    driver: [u8; 32],
+    /// version, fw_version, bus_info, erom_version; reserved2; five numbers.
+    rest: [u8; 4 * 32 + 12 + 5 * 4],
+}
+
+// SAFETY: as long as the kernel's struct of GDRVINFO, the only command it is made with.
+unsafe impl Data for DriverInfo {}
+
+/// `struct ethtool_value`.
+#[repr(C)]
+struct Value {
+    command: u32,
+    data: u32,
+}
+
+// SAFETY: laid out like the kernel's struct of the commands of OFFLOADS and GFLAGS, the only ones
+// that it is made with.
+unsafe impl Data for Value {}
+
+/// Asks the driver for the interface's channels. `None`: the driver does not say.
+///
+/// # Errors
+/// The system's, when the interface is gone.
+pub(crate) fn channels(interface: &str) -> io::Result<Option<Channels>> {
+    ask(
+        interface,
+        Channels {
+            command: GCHANNELS,
+            ..Channels::default()
+        },
+    )
+}
+
+/// Name of the interface's driver. `None`: it does not say.
+///
+/// # Errors
+/// The system's, when the interface is gone.
+pub(crate) fn driver(interface: &str) -> io::Result<Option<String>> {
+    let info = ask(
+        interface,
+        DriverInfo {
+            command: GDRVINFO,
+            driver: [0; 32],
+            rest: [0; _],
+        },
+    )?;
+    let name = info.map(|info| {
+        let name = info.driver.split(|byte| *byte == 0).next();
+        String::from_utf8_lossy(name.unwrap_or_default()).into_owned()
+    });
+    Ok(name.filter(|name| !name.is_empty()))
+}
+
+/// The interface's offloads, as far as the driver says.
+///
+/// # Errors
+/// The system's, when the interface is gone.
+pub(crate) fn offloads(interface: &str) -> io::Result<Vec<Offload>> {
+    let value = |command| ask(interface, Value { command, data: 0 });
+    let mut offloads = Vec::new();
+    for (name, command) in OFFLOADS {
+        let on = value(command)?.map(|value| value.data != 0);
+        offloads.extend(on.map(|on| Offload { name, on }));
+    }
+    if let Some(flags) = value(GFLAGS)? {
+        offloads.extend(FLAGS.map(|(name, flag)| Offload {
+            name,
+            on: flags.data & flag != 0,
+        }));
+    }
+    Ok(offloads)
+}
+
+/// Runs one command. `None`: the driver does not have it, or it is not allowed.
+fn ask<T: Data>(interface: &str, mut data: T) -> io::Result<Option<T>> {
+    let socket = rustix::net::socket(
+        rustix::net::AddressFamily::INET,
+        rustix::net::SocketType::DGRAM,
+        None,
+    )
+    .or_else(|_| {
+        // A kernel without IPv4 still has these.
+        rustix::net::socket(
+            rustix::net::AddressFamily::UNIX,
+            rustix::net::SocketType::DGRAM,
+            None,
+        )
+    })?;
+    let mut request = libc::ifreq {
+        ifr_name: interface_name(interface)?,
+        ifr_ifru: libc::__c_anonymous_ifr_ifru {
+            ifru_data: (&raw mut data).cast(),
+        },
+    };
+    // SAFETY: the request has a terminated name and points to data of the size that its command
+    // writes (`Data`); both outlive the call.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
+    if result == 0 {
+        return Ok(Some(data));
+    }
+    let error = io::Error::last_os_error();
+    match error.raw_os_error() {
+        Some(libc::EOPNOTSUPP | libc::EINVAL | libc::EPERM) => Ok(None),
+        _ => Err(error),
+    }
+}
+
+fn interface_name(name: &str) -> io::Result<[libc::c_char; libc::IFNAMSIZ]> {
+    let name = CString::new(name)?;
+    let mut field: [libc::c_char; libc::IFNAMSIZ] = [0; libc::IFNAMSIZ];
+    // The last byte stays 0.
+    if name.count_bytes() >= field.len() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    for (to, from) in field.iter_mut().zip(name.as_bytes()) {
+        *to = libc::c_char::from_ne_bytes([*from]);
+    }
+    Ok(field)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn structs_are_as_long_as_the_kernels() {
+        assert_eq!(size_of::<Channels>(), 36);
+        assert_eq!(size_of::<DriverInfo>(), 196);
+        assert_eq!(size_of::<Value>(), 8);
+    }
+
+    #[test]
+    fn loopback_has_offloads_and_other_names_are_errors() {
+        let offloads = offloads("lo").unwrap();
+        assert!(offloads.iter().any(|it| it.name == "gso"), "{offloads:?}");
+        let error = driver("rw-not-there").unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENODEV));
+    }
+}

@@ -1,0 +1,189 @@
+//! What is in the way, and what to do about it.
+
+use super::{Ability, Probe};
+use crate::{
+    config::{PortConfig, Require},
+    port,
+    program::AttachMode,
+};
+
+/// Something that is in the way of opening, or that should be known before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// What it is, as a sentence.
+    pub what: String,
+    /// What to do about it.
+    pub fix: String,
+    /// Whether opening fails because of it.
+    pub blocks: bool,
+}
+
+/// What a fix for missing rights always can be.
+const UNPRIVILEGED: &str =
+    "run it with the capability, or with sockets that a privileged process has opened (sock-fds)";
+
+/// All that is wrong with opening like this.
+pub(super) fn find(config: &PortConfig, probe: &Probe) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    configuration(config, probe, &mut problems);
+    link(probe, &mut problems);
+    program(probe, &mut problems);
+    modes(config, probe, &mut problems);
+    memory(probe, &mut problems);
+    frames(probe, &mut problems);
+    problems
+}
+
+fn blocking(what: impl Into<String>, fix: impl Into<String>) -> Problem {
+    Problem {
+        what: what.into(),
+        fix: fix.into(),
+        blocks: true,
+    }
+}
+
+fn known(what: impl Into<String>, fix: impl Into<String>) -> Problem {
+    Problem {
+        blocks: false,
+        ..blocking(what, fix)
+    }
+}
+
+fn configuration(config: &PortConfig, probe: &Probe, problems: &mut Vec<Problem>) {
+    if let Err(error) = port::check(config) {
+        problems.push(blocking(error.to_string(), "change what is asked for"));
+    }
+    // Its text has the fix.
+    let interface = &probe.interface;
+    if port::check_queues(config, interface).is_err() {
+        let (available, max) = (interface.queues(), interface.max_queues());
+        let last = u64::from(config.start_queue) + u64::from(config.queues);
+        let name = interface.name();
+        problems.push(blocking(
+            format!(
+                "{name} has the queues 0 to {}, but {} from {} on are asked for",
+                available.saturating_sub(1),
+                config.queues,
+                config.start_queue
+            ),
+            if last <= u64::from(max) {
+                format!("`ethtool -L {name} combined {last}` (its driver can have {max})")
+            } else {
+                format!("ask for fewer: its driver can have {max} at most")
+            },
+        ));
+    }
+}
+
+fn link(probe: &Probe, problems: &mut Vec<Problem>) {
+    let name = probe.interface.name();
+    if !probe.interface.admin_up() {
+        problems.push(known(
+            format!("{name} is down: nothing passes until it is up"),
+            format!("`ip link set dev {name} up`"),
+        ));
+    } else if !probe.interface.link_up() {
+        problems.push(known(
+            format!("{name} has no carrier: nothing passes until it has"),
+            "plug in the cable; of a veth, set the other end up",
+        ));
+    }
+}
+
+fn program(probe: &Probe, problems: &mut Vec<Problem>) {
+    let name = probe.interface.name();
+    if let Some(program) = &probe.program {
+        problems.push(blocking(
+            format!("another XDP program is on {name} ({program})"),
+            format!(
+                "end its owner or `ip link set dev {name} xdp off`; or put sockets into its map \
+                 (inhibit=on with map-path, xsks-map-fd or sock-fds)"
+            ),
+        ));
+    }
+    if !probe.can_create_sockets {
+        problems.push(blocking(
+            "AF_XDP sockets can't be created: that takes CAP_NET_RAW, and a kernel built with \
+             CONFIG_XDP_SOCKETS",
+            UNPRIVILEGED,
+        ));
+    }
+    let attaches = |name| probe.rights.iter().any(|it| it.name == name && it.held);
+    if let Ability::Refused(why) = &probe.load {
+        problems.push(blocking(why.clone(), UNPRIVILEGED));
+    } else if !attaches("CAP_NET_ADMIN") {
+        problems.push(blocking(
+            "the XDP program can't be attached: that takes CAP_NET_ADMIN",
+            UNPRIVILEGED,
+        ));
+    }
+}
+
+fn modes(config: &PortConfig, probe: &Probe, problems: &mut Vec<Problem>) {
+    let name = probe.interface.name();
+    let needs_native = config.mode == Some(AttachMode::Native) || config.require != Require::Any;
+    if let Ability::Refused(why) = &probe.native {
+        let what = format!("native mode does not work on {name}: {why}");
+        problems.push(if needs_native {
+            blocking(what, "require less, or use another interface")
+        } else {
+            known(what, "none is needed: skb mode is slower, but works")
+        });
+    }
+    if let Ability::Refused(why) = &probe.zero_copy
+        && config.require == Require::ZeroCopy
+    {
+        problems.push(blocking(
+            format!("zero-copy does not work on {name}: {why}"),
+            "require less, or use another interface",
+        ));
+    }
+}
+
+fn memory(probe: &Probe, problems: &mut Vec<Problem>) {
+    let locks = probe
+        .rights
+        .iter()
+        .any(|it| it.name == "CAP_IPC_LOCK" && it.held);
+    let limit = probe.memory_limit.bytes();
+    let why = match &probe.lock_memory {
+        Ability::Refused(why) => why.as_str(),
+        Ability::Unknown(_) if !locks && limit.is_some_and(|it| it < probe.memory_needed) => {
+            "not tried"
+        }
+        _ => return,
+    };
+    let need = probe.memory_needed / 1024;
+    problems.push(blocking(
+        format!(
+            "{need} KiB of memory can't be locked ({why}): the limit (RLIMIT_MEMLOCK) is {}, for all \
+             AF_XDP memory of this user together",
+            probe.memory_limit
+        ),
+        format!("`ulimit -l {need}` or more, or CAP_IPC_LOCK, or fewer frames or queues"),
+    ));
+}
+
+fn frames(probe: &Probe, problems: &mut Vec<Problem>) {
+    let (name, mtu) = (probe.interface.name(), probe.interface.mtu());
+    if mtu > probe.one_chunk_mtu
+        && let Ability::Refused(why) = &probe.multi_buffer
+    {
+        problems.push(known(
+            format!(
+                "{name} has an MTU of {mtu}, but frames must fit into one chunk, which an MTU of {} \
+                 is enough for: {why}",
+                probe.one_chunk_mtu
+            ),
+            format!("`ip link set dev {name} mtu {}`", probe.one_chunk_mtu),
+        ));
+    }
+    let strips = probe.offloads.iter().any(|it| it.name == "rxvlan" && it.on);
+    // Of a veth, the switch is for the kernel's own frames.
+    if strips && probe.driver.as_deref() != Some("veth") {
+        problems.push(known(
+            format!("{name} takes VLAN tags off the frames that it receives, so they get lost"),
+            format!("`ethtool -K {name} rxvlan off`, if VLANs are used"),
+        ));
+    }
+}

@@ -1,0 +1,149 @@
+//! What a probe finds, and that it changes nothing.
+
+use net_afxdp::{Ability, AttachMode, PortConfig, Probe, Require, Trial};
+
+use crate::{
+    child,
+    net::{Net, ip, skipped},
+    traffic::{config, open},
+};
+
+/// The problems that are in the way, and the others.
+fn problems(probe: &Probe) -> (Vec<String>, Vec<String>) {
+    let text = |it: &net_afxdp::Problem| format!("{}: {}", it.what, it.fix);
+    let (blocking, known): (Vec<_>, Vec<_>) = probe.problems.iter().partition(|it| it.blocks);
+    (
+        blocking.into_iter().map(text).collect(),
+        known.into_iter().map(text).collect(),
+    )
+}
+
+/// The only problem that is in the way.
+fn problem(config: &PortConfig) -> String {
+    let probe = Probe::of(config).unwrap();
+    assert!(!probe.would_open());
+    let (blocking, _) = problems(&probe);
+    assert_eq!(blocking.len(), 1, "{blocking:#?}");
+    blocking.into_iter().next().unwrap()
+}
+
+#[test]
+fn nothing_is_in_the_way_on_veth() {
+    let Some(net) = Net::with_queues(2) else {
+        return;
+    };
+    let config = PortConfig {
+        queues: 2,
+        ..config(&net.near)
+    };
+    let probe = Probe::of(&config).unwrap();
+    assert!(
+        probe.would_open() && probe.problems.is_empty(),
+        "{:?}",
+        probe.problems
+    );
+    assert_eq!(probe.driver.as_deref(), Some("veth"));
+    assert_eq!(
+        (probe.load, probe.lock_memory),
+        (Ability::Tried, Ability::Tried)
+    );
+    assert_eq!(probe.memory_needed, 32 << 20);
+    assert!(probe.can_create_sockets && probe.rights.iter().all(|right| right.held));
+    if probe.features.is_some() {
+        assert_eq!(probe.native, Ability::Promised);
+        assert!(probe.zero_copy.is_refused());
+    } else {
+        skipped("modes of a probe: this kernel (before 6.3) does not tell them");
+    }
+    assert_eq!(net.interface().xdp_program(), None);
+    // What was said is what happens.
+    let trial = Probe::try_out(&config).unwrap();
+    let (mode, zero_copy, mtu) = (AttachMode::Native, false, 1500);
+    assert_eq!(
+        trial,
+        Trial {
+            mode,
+            zero_copy,
+            mtu
+        }
+    );
+    assert_eq!(net.interface().xdp_program(), None);
+}
+
+#[test]
+fn too_many_queues_and_contradictions() {
+    let Some(net) = Net::with_queues(2) else {
+        return;
+    };
+    let text = problem(&PortConfig {
+        queues: 2,
+        start_queue: 1,
+        ..config(&net.near)
+    });
+    let start = format!("{} has the queues 0 to 1, but 2 from 1 on", net.near);
+    assert!(text.starts_with(&start), "{text}");
+    let text = problem(&PortConfig {
+        queues: 0,
+        ..config(&net.near)
+    });
+    assert!(text.starts_with("at least one queue"), "{text}");
+}
+
+#[test]
+fn a_program_of_others_is_in_the_way() {
+    let Some(net) = Net::new() else { return };
+    let (port, queue) = open(&config(&net.near));
+    let text = problem(&config(&net.near));
+    assert!(
+        text.starts_with(&format!("another XDP program is on {} (id ", net.near))
+            && text.contains("name ringwire_xsk, mode native"),
+        "{text}"
+    );
+    drop((port, queue));
+}
+
+#[test]
+fn what_is_required_is_compared_with_what_the_driver_says() {
+    let Some(net) = Net::new() else { return };
+    if Probe::interface(&net.near).unwrap().features.is_none() {
+        skipped("requirements of a probe: this kernel (before 6.3) does not tell modes");
+        return;
+    }
+    let text = problem(&PortConfig {
+        require: Require::ZeroCopy,
+        ..config(&net.near)
+    });
+    assert!(text.starts_with("zero-copy does not work on"), "{text}");
+    let text = problem(&PortConfig {
+        require: Require::Native,
+        ..config("lo")
+    });
+    assert!(
+        text.starts_with("native mode does not work on lo"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_link_that_is_down_is_known_but_not_in_the_way() {
+    let Some(net) = Net::new() else { return };
+    for (end, part) in [(&net.far, "has no carrier"), (&net.near, "is down")] {
+        ip(&format!("link set dev {end} down"));
+        let probe = Probe::interface(&net.near).unwrap();
+        let (blocking, known) = problems(&probe);
+        assert!(blocking.is_empty(), "{blocking:?}");
+        assert!(known.iter().any(|text| text.contains(part)), "{known:?}");
+    }
+}
+
+#[test]
+fn too_little_locked_memory_is_found_by_trying() {
+    let Some(net) = Net::new() else { return };
+    let mut child = child::start("probe-little-memory", &net.near);
+    let text = child::line(&mut child);
+    assert!(child.wait().unwrap().success());
+    assert!(
+        text.starts_with("16384 KiB of memory can't be locked") && text.contains("is 64 KiB"),
+        "{text}"
+    );
+}
