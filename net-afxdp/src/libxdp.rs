@@ -15,6 +15,7 @@ use std::{
 };
 
 use libxdp_sys as xdp;
+use rustix::param::page_size;
 
 use crate::{
     ring::{Consumer, Descriptor, Layout, Producer},
@@ -144,6 +145,8 @@ impl Handle {
             return Ok(handle);
         }
         handle.umem = ptr::null_mut();
+        // SAFETY: libxdp wrote there in the call, and has forgotten it.
+        unmap_forgotten(unsafe { &(*places.as_ptr()).fill });
         Err(io::Error::from_raw_os_error(-result))
     }
 
@@ -248,6 +251,22 @@ impl AsFd for Rings {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.handle.as_fd()
     }
+}
+
+/// Unmaps the fill ring that libxdp 1.6 leaves mapped when it can't map the completion ring (it unmaps
+/// the failed mapping instead, `xsk_create_umem_rings`). The mapping would keep the socket and its
+/// locked memory for the life of the process.
+fn unmap_forgotten(fill: &xdp::xsk_ring_prod) {
+    // The producer's index is in the first page of the mapping (`struct xdp_ring`).
+    let base = fill.producer.map_addr(|it| it & !(page_size() - 1));
+    if base.is_null() {
+        return;
+    }
+    let entries = fill.ring.addr() - base.addr();
+    let length = entries + fill.size as usize * size_of::<u64>();
+    // SAFETY: libxdp mapped this range and nobody else knows of it. The version of libxdp is pinned.
+    let result = unsafe { rustix::mm::munmap(base.cast(), length) };
+    debug_assert!(result.is_ok(), "munmap of a fill ring: {result:?}");
 }
 
 fn no_producer() -> xdp::xsk_ring_prod {

@@ -19,6 +19,10 @@ use crate::{
 /// Multicast group of messages about interfaces (`RTMGRP_LINK`, linux/rtnetlink.h).
 const RTMGRP_LINK: u32 = 1;
 
+/// How often in a row a read may say that messages were lost. Once is usual; the kernel says it again
+/// when more is lost before what it holds is read.
+const MAX_OVERRUNS: u32 = 100;
+
 /// What happened to the interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LinkEvent {
@@ -113,20 +117,27 @@ impl LinkMonitor {
     /// # Errors
     /// The system's.
     pub fn next_event(&mut self) -> io::Result<Option<LinkEvent>> {
+        let mut overruns = 0;
         loop {
             if let Some(event) = self.events.pop_front() {
                 return Ok(Some(event));
             }
             self.buffer.clear();
             match self.changes.recv(&mut self.buffer, 0) {
-                Ok(_) => self.read_messages(),
+                Ok(_) => {
+                    overruns = 0;
+                    self.read_messages();
+                }
                 Err(error) => match error.raw_os_error() {
                     Some(libc::EAGAIN) if self.overrun => self.catch_up()?,
                     Some(libc::EAGAIN) => return Ok(None),
                     Some(libc::EINTR) => {}
                     // The kernel had more to say than the socket holds. What it holds is older
                     // than what was lost, so that is read first.
-                    Some(libc::ENOBUFS) => self.overrun = true,
+                    Some(libc::ENOBUFS) if overruns < MAX_OVERRUNS => {
+                        self.overrun = true;
+                        overruns += 1;
+                    }
                     _ => return Err(error),
                 },
             }

@@ -14,6 +14,8 @@ use rustix::{
     thread::{CapabilitySet, capabilities, set_capabilities},
 };
 
+use crate::inject;
+
 const VARIABLE: &str = "NET_AFXDP_TEST_CHILD";
 
 /// What the child is to do, and with which interface.
@@ -46,6 +48,10 @@ fn child() {
         ..PortConfig::default()
     };
     match role {
+        "inject" => {
+            let (near, far) = interface.split_once(' ').unwrap();
+            inject::run(near, far);
+        }
         "hold" => {
             let port = Port::open(&config).unwrap();
             println!("\n> open in {} mode", port.mode());

@@ -7,6 +7,7 @@
 
 mod child;
 mod foreign;
+mod inject;
 mod large;
 mod life;
 mod link;
@@ -16,6 +17,7 @@ mod packet;
 mod probe;
 mod refusals;
 mod require;
+mod seccomp;
 mod sources;
 mod status;
 mod traffic;

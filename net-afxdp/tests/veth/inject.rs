@@ -1,0 +1,303 @@
+//! Every system call that opening, serving and closing a queue makes, failing one by one: an error
+//! that names its cause or none, nothing left behind, and no endless retrying.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    ops::ControlFlow,
+    os::fd::{AsFd, OwnedFd},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, Sender, channel},
+    },
+    thread,
+    time::Instant,
+};
+
+use net_afxdp::{LinkMonitor, OpenError, Port, PortConfig};
+use rustix::event::PollFlags;
+
+use crate::{
+    child,
+    net::Net,
+    packet::{PATIENCE, Packet, frame, wait},
+    seccomp::{self, Call},
+    traffic::{config, send},
+};
+
+/// UMEM frames of the queue; an odd size for memory that anybody else maps.
+const FRAMES: u32 = 64;
+
+/// Frames sent each way.
+const BURST: u32 = 8;
+
+/// The calls that may fail. Not those that give something back (close, munmap): they don't fail.
+const CALLS: [(libc::c_long, &str); 12] = [
+    (libc::SYS_socket, "socket"),
+    (libc::SYS_bind, "bind"),
+    (libc::SYS_connect, "connect"),
+    (libc::SYS_setsockopt, "setsockopt"),
+    (libc::SYS_getsockopt, "getsockopt"),
+    (libc::SYS_getsockname, "getsockname"),
+    (libc::SYS_ioctl, "ioctl"),
+    (libc::SYS_mmap, "mmap"),
+    (libc::SYS_madvise, "madvise"),
+    (libc::SYS_bpf, "bpf"),
+    (libc::SYS_sendto, "sendto"),
+    (libc::SYS_recvfrom, "recvfrom"),
+];
+
+const ERRORS: [i32; 4] = [libc::EINTR, libc::ENOBUFS, libc::ENOMEM, libc::EPERM];
+
+/// What fails.
+#[derive(Debug, Clone, Copy)]
+struct Fault {
+    /// The number of the first call that fails.
+    first: usize,
+    /// All after it, too: those of the same name.
+    lasting: bool,
+    error: i32,
+}
+
+/// How a life of a queue went.
+#[derive(Debug)]
+enum Outcome {
+    /// Not opened.
+    Refused(String),
+    /// All frames passed, after this many flushes that failed.
+    Served(u32),
+    /// Not all frames passed.
+    Stuck(String),
+}
+
+#[test]
+fn each_system_call_fails_once_or_for_ever_and_nothing_is_left_behind() {
+    let Some(net) = Net::new() else { return };
+    let mut child = child::start("inject", &format!("{} {}", net.near, net.far));
+    let report = child::line(&mut child);
+    assert!(child.wait().unwrap().success(), "{report}");
+    eprintln!("{report}");
+    assert_eq!(net.interface().xdp_program(), None);
+}
+
+/// What the child does.
+pub(crate) fn run(near: &str, far: &str) {
+    let (ask, asked) = channel();
+    let far = Packet::open(far);
+    // Before the filter, so that its calls are its own. Ends with the process.
+    thread::spawn(move || serve_far_end(&far, &asked));
+
+    // What the first life leaves behind is not a leak: caches of libraries.
+    let none = Held::now();
+    live(near, &ask, None);
+    let before = Held::settled(&none);
+    assert_eq!((before.sockets, before.mappings), (0, 0));
+    let (outcome, calls) = live(near, &ask, None);
+    assert!(matches!(outcome, Outcome::Served(0)), "{outcome:?}");
+    assert_eq!(Held::settled(&before), before);
+    let mut seen: BTreeMap<&str, u32> = BTreeMap::new();
+    let mut refused = 0;
+    for first in 0..calls.len() {
+        for (number, error) in ERRORS.into_iter().enumerate() {
+            // Both kinds for each call; a call that waits for an answer goes on if interrupted.
+            let lasting = (first + number) % 2 == 1 && error != libc::EINTR;
+            let fault = Fault {
+                first,
+                lasting,
+                error,
+            };
+            let (outcome, made) = live(near, &ask, Some(fault));
+            let name = made.get(first).copied().unwrap_or("none");
+            *seen.entry(name).or_default() += 1;
+            let context = format!("{name}, {fault:?}: {outcome:?}");
+            assert!(
+                made.len() <= 2 * calls.len() + 200,
+                "{context}: {} calls",
+                made.len()
+            );
+            match outcome {
+                Outcome::Refused(text) => {
+                    refused += 1;
+                    assert!(text.len() > 20 && text.contains(near), "{context}");
+                }
+                Outcome::Served(_) => {}
+                // Nothing passes while it lasts; else all does.
+                Outcome::Stuck(why) => assert!(lasting, "{context}: {why}"),
+            }
+            let now = Held::settled(&before);
+            assert_eq!(now, before, "{context} {made:?}");
+        }
+    }
+    assert!(refused > 0);
+    println!(
+        "\n> {} lives, {refused} not opened; {seen:?}",
+        calls.len() * 4
+    );
+}
+
+/// Frames for whoever asks.
+fn serve_far_end(far: &Packet, asked: &Receiver<()>) {
+    while asked.recv().is_ok() {
+        for number in 0..BURST {
+            let _ = far.send(&frame(number, 100));
+        }
+        while far.try_receive().is_some() {}
+    }
+}
+
+/// One life of a queue in a thread whose calls are supervised. Returns the names of its calls.
+fn live(near: &str, ask: &Sender<()>, fault: Option<Fault>) -> (Outcome, Vec<&'static str>) {
+    let closing = Arc::new(AtomicBool::new(false));
+    let tell_closing = closing.clone();
+    let numbers = CALLS.map(|(number, _)| number);
+    let (tell, listener) = channel::<OwnedFd>();
+    let (near, ask) = (near.to_owned(), ask.clone());
+    let thread = thread::spawn(move || {
+        tell.send(seccomp::supervise(&numbers).unwrap()).unwrap();
+        drop(tell);
+        serve_queue(&near, &ask, &tell_closing)
+    });
+    let listener = listener.recv().unwrap();
+    let mut calls = Vec::new();
+    let mut failing = None;
+    while let Some(call) = seccomp::next(&listener) {
+        let subject = subject(&call).filter(|_| !closing.load(Ordering::Relaxed));
+        let Some(name) = subject else {
+            seccomp::answer(&listener, &call, None);
+            continue;
+        };
+        let position = calls.len();
+        assert!(position < 500, "endless: {fault:?}: {calls:?}");
+        calls.push(name);
+        let error = fault.and_then(|fault| {
+            let first = position == fault.first;
+            // libxdp asks by getsockopt for what it is to unmap.
+            if first && fault.lasting && name != "getsockopt" {
+                failing = Some(call.number);
+            }
+            (first || failing == Some(call.number)).then_some(fault.error)
+        });
+        seccomp::answer(&listener, &call, error);
+    }
+    (thread.join().unwrap(), calls)
+}
+
+/// The name of a call that may fail. `None`: one of the standard library's or the allocator's.
+fn subject(call: &Call) -> Option<&'static str> {
+    let [address, length, _, _, fd, _] = call.arguments;
+    let umem = u64::from(FRAMES) * 4096;
+    let ours = match call.number {
+        // The rings have a descriptor; the rest is the allocator's, save the UMEM.
+        libc::SYS_mmap => fd & 0xffff_ffff != 0xffff_ffff || address == 0 && length == umem,
+        libc::SYS_madvise => length == umem,
+        _ => true,
+    };
+    let (_, name) = CALLS.iter().find(|(number, _)| *number == call.number)?;
+    ours.then_some(*name)
+}
+
+/// `closing` is set when only the drops are left: what they ask the kernel (where the rings are) can't
+/// fail, and libxdp could do nothing about it.
+fn serve_queue(near: &str, ask: &Sender<()>, closing: &AtomicBool) -> Outcome {
+    let config = PortConfig {
+        frames: FRAMES,
+        ..config(near)
+    };
+    let mut port = match Port::open(&config) {
+        Ok(port) => port,
+        Err(error) => return Outcome::Refused(sentence(&error)),
+    };
+    let mut queue = port.take_queues().remove(0);
+    if let Err(error) = LinkMonitor::open(port.interface().index()).and_then(|mut monitor| {
+        while monitor.next_event()?.is_some() {}
+        Ok(())
+    }) {
+        return Outcome::Refused(format!("{near}: cannot watch the link: {error}"));
+    }
+    let mut flushes = Vec::new();
+    let start = Instant::now();
+    for number in 0..BURST {
+        send(&mut queue, &frame(number, 100)).unwrap();
+    }
+    ask.send(()).unwrap();
+    let mut received = 0;
+    // Bounded: a fault that lasts lets nothing pass.
+    for _ in 0..20 {
+        if let Err(error) = queue.flush() {
+            flushes.push(error);
+        }
+        received += queue.receive(64, |_| ControlFlow::Continue(()));
+        if received >= BURST as usize && queue.unsent() == 0 {
+            break;
+        }
+        if received < BURST as usize {
+            wait(queue.as_fd(), PollFlags::IN);
+        }
+        assert!(start.elapsed() < PATIENCE);
+    }
+    let accounting = queue.accounting();
+    assert!(accounting.is_balanced(), "{accounting:?}");
+    let _ = queue.statistics();
+    closing.store(true, Ordering::Relaxed);
+    if received >= BURST as usize && queue.unsent() == 0 {
+        return Outcome::Served(u32::try_from(flushes.len()).unwrap());
+    }
+    Outcome::Stuck(format!(
+        "{received} received, {} unsent, {flushes:?}",
+        queue.unsent()
+    ))
+}
+
+/// The error as a user reads it; its source must not be lost.
+fn sentence(error: &OpenError) -> String {
+    let text = error.to_string();
+    assert!(
+        text.ends_with(|last: char| last.is_alphanumeric() || last == ')'),
+        "{text}"
+    );
+    text
+}
+
+/// What the process holds of the system.
+#[derive(Debug, PartialEq, Eq)]
+struct Held {
+    descriptors: usize,
+    sockets: u32,
+    mappings: usize,
+}
+
+impl Held {
+    fn now() -> Self {
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        Self {
+            descriptors: std::fs::read_dir("/proc/self/fd").unwrap().count(),
+            sockets: xdp_sockets().unwrap(),
+            // The rings' mappings, by the name that the kernel gives them.
+            mappings: maps
+                .lines()
+                .filter(|line| line.contains("socket:["))
+                .count(),
+        }
+    }
+
+    /// The kernel releases a socket some 50 ms after its end.
+    fn settled(wanted: &Self) -> Self {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let now = Self::now();
+            let rest = now.sockets == wanted.sockets && now.mappings == wanted.mappings;
+            if rest || Instant::now() > deadline {
+                return now;
+            }
+            thread::sleep(std::time::Duration::from_millis(1));
+        }
+    }
+}
+
+fn xdp_sockets() -> io::Result<u32> {
+    let protocols = std::fs::read_to_string("/proc/thread-self/net/protocols")?;
+    let line = protocols.lines().find(|line| line.starts_with("XDP"));
+    let count = line.and_then(|line| line.split_whitespace().nth(2)?.parse().ok());
+    count.ok_or_else(|| io::Error::other("no XDP in /proc/net/protocols"))
+}
