@@ -7,7 +7,9 @@ use rustix::net::{
 };
 
 use crate::{
+    config::Require,
     interface::Interface,
+    probe,
     umem::{CHUNK_SIZE, RX_HEADROOM},
 };
 
@@ -87,11 +89,23 @@ impl FrameLimits {
     }
 }
 
-/// Whether frames of several chunks are needed on this interface and can be had from this kernel. Not
-/// asked for without need: some drivers have zero-copy for frames of one chunk only.
-pub(crate) fn wanted(interface: &Interface) -> bool {
+/// Whether frames of several chunks are needed on this interface and can be had. Not asked for without
+/// need, nor if zero-copy is required of a driver that has it for frames of one chunk only: the
+/// kernel would bind it in copy mode.
+pub(crate) fn wanted(interface: &Interface, require: Require) -> bool {
     let one = FrameLimits::ONE_CHUNK.mtu();
     if interface.mtu() <= one {
+        return false;
+    }
+    if require == Require::ZeroCopy
+        && probe::features(interface.index()).is_none_or(|it| it.zero_copy_fragments <= 1)
+    {
+        tracing::warn!(
+            interface = interface.name(),
+            mtu = interface.mtu(),
+            "the driver has zero-copy, which is required, for frames of one chunk only: an MTU of \
+             up to {one}"
+        );
         return false;
     }
     let can = kernel_can();

@@ -60,7 +60,7 @@ impl Port {
         interface: &Interface,
         source: Source,
     ) -> Result<Self, OpenError> {
-        let multi_buffer = multi_buffer::wanted(interface);
+        let multi_buffer = multi_buffer::wanted(interface, config.require);
         let (mut steering, sockets) = Steering::new(config, interface, source, multi_buffer)?;
         let opening = Opening {
             config,
@@ -68,7 +68,7 @@ impl Port {
             multi_buffer,
         };
         let queues = opening.queues(&mut steering, sockets)?;
-        let watch = ProgramWatch::start(interface.index())?;
+        let watch = ProgramWatch::start(interface)?;
         let port = Self {
             mtu: usable_mtu(interface, &queues),
             steering,

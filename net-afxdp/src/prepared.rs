@@ -49,7 +49,7 @@ impl Prepared {
     }
 
     fn open_on(config: &PortConfig, interface: Interface) -> Result<Self, OpenError> {
-        let multi_buffer = multi_buffer::wanted(&interface);
+        let multi_buffer = multi_buffer::wanted(&interface, config.require);
         let program = steering::attach(config, &interface, multi_buffer)?;
         let mut steering = Steering::Own(program);
         let mut sockets = Vec::new();
@@ -63,7 +63,7 @@ impl Prepared {
             })?;
             sockets.push(socket);
         }
-        let watch = ProgramWatch::start(interface.index())?;
+        let watch = ProgramWatch::start(&interface)?;
         Ok(Self {
             steering,
             interface,

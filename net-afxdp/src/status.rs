@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::{
-    interface::InterfaceError,
+    interface::{Interface, InterfaceError},
     netlink::{Asker, Which},
     program::ForeignProgram,
 };
@@ -35,9 +35,10 @@ impl ProgramWatch {
     ///
     /// # Errors
     /// [`InterfaceError`].
-    pub(crate) fn start(index: u32) -> Result<Self, InterfaceError> {
+    pub(crate) fn start(interface: &Interface) -> Result<Self, InterfaceError> {
+        let index = interface.index();
         let refused = |source| InterfaceError::Query {
-            name: index.to_string(),
+            name: interface.name().to_owned(),
             source,
         };
         let mut asker = Asker::open().map_err(refused)?;
