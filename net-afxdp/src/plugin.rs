@@ -30,6 +30,9 @@ use rustix::{
 /// How long all of it may take. The plugin asks its kubelet about the pod meanwhile.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long to wait for the answer to the goodbye.
+const GOODBYE: Duration = Duration::from_secs(1);
+
 /// Longest message of the protocol, in bytes.
 const MESSAGE: usize = 64;
 
@@ -102,7 +105,7 @@ fn try_ask(
     pod: String,
     deadline: Instant,
 ) -> Result<OwnedFd, PluginFault> {
-    let plugin = Connection::open(path, deadline).map_err(PluginFault::Connect)?;
+    let mut plugin = Connection::open(path, deadline).map_err(PluginFault::Connect)?;
 
     let request = format!("/connect,{pod}");
     let answer = plugin.ask(&request)?.without_map()?;
@@ -127,6 +130,7 @@ fn try_ask(
         }
     };
     // Polite: what matters is here already.
+    plugin.deadline = deadline.min(Instant::now() + GOODBYE);
     if let Err(error) = plugin.ask("/fin") {
         tracing::debug!(%error, "the device plugin did not answer to the goodbye");
     }

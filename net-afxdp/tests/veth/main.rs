@@ -14,6 +14,7 @@ mod link;
 mod loss;
 mod net;
 mod packet;
+mod plugin;
 mod probe;
 mod refusals;
 mod require;
