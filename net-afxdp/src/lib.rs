@@ -38,6 +38,10 @@
 //! the sockets; the frame memory counts against RLIMIT_MEMLOCK without CAP_IPC_LOCK. A `Queue`, once
 //! open, takes none. All is done in the network namespace of the thread that calls.
 //!
+//! A process without any capability opens sockets that a privileged one has [`Prepared`]; programs
+//! and maps of others can be used as well ([`Source`]). [`Probe`] tells beforehand what would work,
+//! and what to do about what would not.
+//!
 //! # Promises
 //! - Nothing stays behind: the program is attached with a link that the kernel undoes when the
 //!   `Port` is dropped or the process ends, SIGKILL included. Nothing is pinned.

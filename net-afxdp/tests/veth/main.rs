@@ -12,6 +12,7 @@ mod large;
 mod life;
 mod link;
 mod loss;
+mod measure;
 mod net;
 mod packet;
 mod plugin;
