@@ -28,6 +28,7 @@
 //!     mac: [0x52, 0x54, 0, 0, 0, 1],
 //!     mtu: Some(1500),
 //!     link_up: true,
+//!     rate: None,
 //!     on_fault: Arc::new(|reason| eprintln!("{reason}")),
 //! };
 //! let card = NetDevice::new(config, vec![near])?;

@@ -109,6 +109,7 @@ impl Network {
                     .unwrap_or_else(|| own_mac(port.interface(), &config.id)),
                 mtu: Some(u16::try_from(port.mtu()).unwrap_or(u16::MAX)),
                 link_up,
+                rate: None,
                 on_fault: end_vm(exit),
             },
             queues.into_iter().map(AfXdpBackend).collect(),

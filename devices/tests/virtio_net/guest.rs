@@ -53,6 +53,7 @@ pub(crate) fn config(name: &str) -> (NetConfig, Arc<Mutex<Vec<String>>>) {
         mac: MAC,
         mtu: Some(1500),
         link_up: true,
+        rate: None,
         on_fault: Arc::new(move |text| list.lock().unwrap().push(text.into())),
     };
     (config, faults)

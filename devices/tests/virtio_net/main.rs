@@ -18,5 +18,6 @@ mod pairs;
 mod pairs_control;
 mod pairs_guest;
 mod random;
+mod rate;
 mod rings;
 mod rings_layout;

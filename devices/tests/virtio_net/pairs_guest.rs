@@ -7,7 +7,7 @@ use std::{
 
 use devices::{
     testing::{Buffer, DriverQueue, TestDriver, wait_for},
-    virtio::net::{NetBackend, NetControl, NetDevice, loopback::Loopback},
+    virtio::net::{NetBackend, NetControl, NetDevice, RateLimit, loopback::Loopback},
 };
 
 use crate::guest::*;
@@ -60,7 +60,17 @@ impl PairsGuest<Loopback> {
 
 impl<W: NetBackend> PairsGuest<W> {
     pub(crate) fn plug_on<B: NetBackend>(name: &str, near: Vec<B>, wires: Vec<W>) -> Self {
-        let (config, faults) = config(name);
+        Self::plug_limited(name, near, wires, None)
+    }
+
+    pub(crate) fn plug_limited<B: NetBackend>(
+        name: &str,
+        near: Vec<B>,
+        wires: Vec<W>,
+        rate: Option<RateLimit>,
+    ) -> Self {
+        let (mut config, faults) = config(name);
+        config.rate = rate;
         let device = NetDevice::new(config, near).unwrap();
         let control = device.control();
         let mut driver = TestDriver::new(device);

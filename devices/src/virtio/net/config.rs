@@ -1,6 +1,9 @@
 //! What a virtio-net device is to be, and why it can't be.
 
-use super::wire::ETHERNET_HEADER;
+use super::{
+    rate::{RateError, RateLimit},
+    wire::ETHERNET_HEADER,
+};
 use crate::virtio::worker::OnFault;
 
 /// Smallest MTU that can be announced (5.1.4.1).
@@ -21,6 +24,8 @@ pub struct NetConfig {
     pub mtu: Option<u16>,
     /// Whether the link is up at the start.
     pub link_up: bool,
+    /// How much the card may carry; `None`: all that it can.
+    pub rate: Option<RateLimit>,
     /// Called with a sentence when an io-thread ended by a panic or by a host error that it can't go
     /// on from. The device is dead then; the VM should end rather than live on half.
     pub on_fault: OnFault,
@@ -33,6 +38,7 @@ impl std::fmt::Debug for NetConfig {
             .field("mac", &self.mac)
             .field("mtu", &self.mtu)
             .field("link_up", &self.link_up)
+            .field("rate", &self.rate)
             .finish_non_exhaustive()
     }
 }
@@ -73,6 +79,9 @@ pub enum NetError {
     /// an Ethernet address of a host must not be a group address
     #[error("the MAC address {0:02x?} is a group address (its first byte is odd) or all zero")]
     Mac([u8; 6]),
+    /// the rate limit makes no sense
+    #[error(transparent)]
+    Rate(#[from] RateError),
     /// virtio does not allow this MTU
     #[error("the MTU {0} is below the smallest that virtio allows, 68")]
     Mtu(u16),

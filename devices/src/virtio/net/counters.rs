@@ -66,6 +66,9 @@ counters! {
     /// Times that reception stopped because the guest had posted no (or too few) buffers. What
     /// was lost meanwhile is counted by the back end.
     rx_starved,
+    /// Times that reception stopped because the card's rate limit was reached. What was lost
+    /// meanwhile is counted by the back end.
+    rx_limited,
     /// Those of `rx_frames` that came in on the interface queue of a pair that the driver does not
     /// use, and were given to the driver by another pair.
     rx_steered,
@@ -84,6 +87,8 @@ counters! {
     tx_inactive,
     /// Times that sending stopped because the back end had no room.
     tx_blocked,
+    /// Times that sending stopped because the card's rate limit was reached.
+    tx_limited,
     /// Times that the back end could not give what was queued to the wire (link down).
     tx_carrier_errors,
     /// Interrupts raised for received and for sent frames.

@@ -16,6 +16,7 @@ use super::{
     control::{CONTROL_QUEUE_SIZE, CTRL_VQ, Control, MQ},
     counters::PairCounters,
     pairs::Pairs,
+    rate::Limiter,
     shared::{Shared, lock},
     wire::MRG_RXBUF,
     worker::WorkerParts,
@@ -81,6 +82,13 @@ impl<B: NetBackend> NetDevice<B> {
             return Err(NetError::Mac(config.mac));
         }
         let mtu = config.usable_mtu(max_frame)?;
+        let limits = match &config.rate {
+            Some(limit) => {
+                limit.check()?;
+                Some([Limiter::new(limit), Limiter::new(limit)])
+            }
+            None => None,
+        };
         let shared = Arc::new(Shared {
             name: config.name,
             link_up: AtomicBool::new(config.link_up),
@@ -91,6 +99,7 @@ impl<B: NetBackend> NetDevice<B> {
                 .collect(),
             control_counters: Arc::default(),
             reports: Mutex::new(vec![BackendReport::default(); count]),
+            limits,
             on_fault: config.on_fault,
             fault_lines: Quiet::default(),
             carrier_lines: Quiet::default(),

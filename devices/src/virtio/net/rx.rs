@@ -5,6 +5,7 @@ use std::{ops::ControlFlow, sync::Arc};
 use super::{
     NetBackend,
     counters::PairCounters,
+    rate::Meter,
     wire::{MRG_RXBUF, header_len, rx_header},
 };
 use crate::virtio::queue::{Chain, LiveQueue, QueueFault, Writer};
@@ -18,6 +19,8 @@ pub(super) enum RxOutcome {
     Empty,
     /// The oldest frame waits for more than this many buffers of the guest.
     Starved(u16),
+    /// The oldest frame waits for its time to come.
+    Limited,
 }
 
 /// The receive queue of a pair, with its scratch memory.
@@ -29,8 +32,6 @@ pub(super) struct Rx {
     further: Chain,
     header_len: usize,
     mergeable: bool,
-    /// Frames that the guest got, ever; wraps.
-    pub(super) delivered: u64,
 }
 
 /// What became of one frame.
@@ -39,6 +40,8 @@ enum Delivery {
     Done,
     /// More than this many buffers are needed; nothing happened.
     Starved(u16),
+    /// It may not pass yet; nothing happened.
+    Limited,
 }
 
 impl Rx {
@@ -50,27 +53,25 @@ impl Rx {
             counters,
             header_len: header_len(features),
             mergeable: features & MRG_RXBUF != 0,
-            delivered: 0,
         }
     }
 
-    /// Moves up to `budget` frames to the guest. Used entries are not yet published.
+    /// Moves up to `budget` frames to the guest, and no more than `meter` lets pass. Used entries are not yet published.
     pub(super) fn burst<B: NetBackend>(
         &mut self,
         backend: &mut B,
         budget: usize,
+        meter: &mut Meter,
     ) -> Result<RxOutcome, QueueFault> {
         let mut end = Ok(RxOutcome::Empty);
-        let taken = backend.receive(budget, |frame| match self.deliver(frame) {
-            Ok(Delivery::Done) => ControlFlow::Continue(()),
-            Ok(Delivery::Starved(known)) => {
-                end = Ok(RxOutcome::Starved(known));
-                ControlFlow::Break(())
-            }
-            Err(fault) => {
-                end = Err(fault);
-                ControlFlow::Break(())
-            }
+        let taken = backend.receive(budget, |frame| {
+            end = match self.deliver(frame, meter) {
+                Ok(Delivery::Done) => return ControlFlow::Continue(()),
+                Ok(Delivery::Starved(known)) => Ok(RxOutcome::Starved(known)),
+                Ok(Delivery::Limited) => Ok(RxOutcome::Limited),
+                Err(fault) => Err(fault),
+            };
+            ControlFlow::Break(())
         });
         match end {
             Ok(RxOutcome::Empty) if taken == budget => Ok(RxOutcome::More),
@@ -78,7 +79,10 @@ impl Rx {
         }
     }
 
-    fn deliver(&mut self, frame: &[&[u8]]) -> Result<Delivery, QueueFault> {
+    fn deliver(&mut self, frame: &[&[u8]], meter: &mut Meter) -> Result<Delivery, QueueFault> {
+        if meter.is_spent() {
+            return Ok(Delivery::Limited);
+        }
         let len = frame.iter().map(|fragment| fragment.len()).sum::<usize>();
         let start = self.queue.mark();
         if !self.queue.pop(&mut self.first)? {
@@ -126,7 +130,7 @@ impl Rx {
         let header = rx_header(buffers);
         let (header, _) = header.split_at(self.header_len);
         self.first.writer().write(header);
-        self.delivered = self.delivered.wrapping_add(1);
+        meter.spend(len);
         self.counters.rx_frames.add(1);
         self.counters.rx_bytes.add(len as u64);
         Ok(Delivery::Done)

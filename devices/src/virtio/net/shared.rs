@@ -11,6 +11,7 @@ use std::{
 use super::{
     backend::BackendReport,
     counters::{NetCounters, PairCounters},
+    rate::Limiter,
 };
 use crate::virtio::{interrupt::Interrupt, quiet::Quiet, worker::OnFault};
 
@@ -25,9 +26,21 @@ pub(super) struct Shared {
     pub(super) control_counters: Arc<PairCounters>,
     /// One a queue pair: what the back end said when its thread last ended.
     pub(super) reports: Mutex<Vec<BackendReport>>,
+    /// The card's limit, for what the guest receives and for what it sends.
+    pub(super) limits: Option<[Limiter; 2]>,
     pub(super) on_fault: OnFault,
     pub(super) fault_lines: Quiet,
     pub(super) carrier_lines: Quiet,
+}
+
+impl Shared {
+    pub(super) fn rx_limit(&self) -> Option<&Limiter> {
+        self.limits.as_ref().map(|[rx, _]| rx)
+    }
+
+    pub(super) fn tx_limit(&self) -> Option<&Limiter> {
+        self.limits.as_ref().map(|[_, tx]| tx)
+    }
 }
 
 impl fmt::Debug for Shared {

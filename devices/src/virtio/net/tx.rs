@@ -7,6 +7,7 @@ use super::{
     backend::SendError,
     carrier::Carrier,
     counters::PairCounters,
+    rate::Meter,
     wire::{TxHeader, header_len},
 };
 use crate::virtio::queue::{Chain, LiveQueue, QueueFault, Reader};
@@ -20,6 +21,8 @@ pub(super) enum TxOutcome {
     Empty,
     /// The guest has more, the back end has no room.
     Blocked,
+    /// The guest has more, and may not send it yet.
+    Limited,
 }
 
 /// The transmit queue of a pair, with its scratch memory.
@@ -41,11 +44,12 @@ impl Tx {
         }
     }
 
-    /// Moves up to `budget` frames to the back end. Neither flushed nor published yet.
+    /// Moves up to `budget` frames to the back end, and no more than `meter` lets pass. Neither flushed nor published yet.
     pub(super) fn burst<B: NetBackend>(
         &mut self,
         carrier: &mut Carrier<B>,
         budget: usize,
+        meter: &mut Meter,
     ) -> Result<TxOutcome, QueueFault> {
         if self.queue.available()? == 0 {
             return Ok(TxOutcome::Empty);
@@ -56,6 +60,14 @@ impl Tx {
             if room == 0 {
                 return Ok(TxOutcome::Blocked);
             }
+            if meter.is_spent() {
+                let more = self.queue.available()? > 0;
+                return Ok(if more {
+                    TxOutcome::Limited
+                } else {
+                    TxOutcome::Empty
+                });
+            }
             let before = self.queue.mark();
             if !self.queue.pop(&mut self.chain)? {
                 return Ok(TxOutcome::Empty);
@@ -63,7 +75,7 @@ impl Tx {
             if self.chain.writable_len() > 0 {
                 return Err(QueueFault::Direction(self.chain.head()));
             }
-            match self.send(&mut carrier.backend) {
+            match self.send(&mut carrier.backend, meter) {
                 Err(SendError::Full) => {
                     self.queue.rewind(before);
                     return Ok(TxOutcome::Blocked);
@@ -94,7 +106,11 @@ impl Tx {
     }
 
     /// Hands the chain's frame to the back end; false if it was dropped for its header.
-    fn send<B: NetBackend>(&mut self, backend: &mut B) -> Result<bool, SendError> {
+    fn send<B: NetBackend>(
+        &mut self,
+        backend: &mut B,
+        meter: &mut Meter,
+    ) -> Result<bool, SendError> {
         let mut reader = self.chain.reader();
         let Some(len) = reader.remaining().checked_sub(self.header_len) else {
             return Err(SendError::TooShort);
@@ -106,6 +122,7 @@ impl Tx {
             return Ok(false);
         }
         backend.send(len, |fragment| fill(&mut reader, fragment))?;
+        meter.spend(len);
         self.counters.tx_frames.add(1);
         self.counters.tx_bytes.add(len as u64);
         Ok(true)

@@ -8,15 +8,18 @@
 //! Besides its own, the thread may hold the back ends of pairs that the driver does not use: what
 //! they receive goes to this pair's receive queue.
 
-use std::{io, os::fd::AsRawFd, sync::Arc, thread, time::Duration};
+mod shift;
 
-use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
+use std::{io, sync::Arc, thread, time::Duration};
+
+use event_manager::Events;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::{
     NetBackend,
     carrier::Carrier,
     counters::PairCounters,
+    rate::{Limiter, Meter},
     rx::{Rx, RxOutcome},
     shared::Shared,
     tx::{Tx, TxOutcome},
@@ -27,6 +30,7 @@ use crate::virtio::{
     queue::{LiveQueue, QueueFault},
     worker::StopSignal,
 };
+pub(super) use shift::{Shift, host_error};
 
 /// Frames moved one way before the other way has its turn.
 const BURST: usize = 64;
@@ -96,8 +100,10 @@ pub(super) struct Worker<B> {
     shared: Arc<Shared>,
     counters: Arc<PairCounters>,
     /// The states that the counters count the beginnings of.
-    starved: bool,
-    blocked: bool,
+    starved: State,
+    blocked: State,
+    rx_limited: State,
+    tx_limited: State,
     /// Why the thread can't go on.
     failure: Option<io::Error>,
 }
@@ -127,8 +133,10 @@ impl<B: NetBackend> Worker<B> {
             interrupt: parts.interrupt,
             shared: parts.shared,
             counters,
-            starved: false,
-            blocked: false,
+            starved: State(false),
+            blocked: State(false),
+            rx_limited: State(false),
+            tx_limited: State(false),
             failure: None,
         }
     }
@@ -162,47 +170,55 @@ impl<B: NetBackend> Worker<B> {
         if self.rx_port.closed {
             return Way::Closed;
         }
-        let result = self.receive_from_all();
+        let mut meter = meter(self.shared.rx_limit());
+        let result = self.receive_from_all(&mut meter);
+        if let Some(limit) = self.shared.rx_limit() {
+            limit.charge(&meter);
+        }
         announce(
             &mut self.rx.queue,
             self.rx_port.index,
             &self.interrupt,
             &self.counters,
         );
-        let starved = matches!(result, Ok(RxOutcome::Starved(_)));
-        if starved && !self.starved {
-            self.counters.rx_starved.add(1);
-        }
-        self.starved = starved;
+        let starved = self
+            .starved
+            .begins(matches!(result, Ok(RxOutcome::Starved(_))));
+        self.counters.rx_starved.add(starved);
+        let limited = self.rx_limited.begins(result == Ok(RxOutcome::Limited));
+        self.counters.rx_limited.add(limited);
         self.judge(Side::Rx, result)
     }
 
     /// A burst from each back end.
-    fn receive_from_all(&mut self) -> Result<RxOutcome, QueueFault> {
+    fn receive_from_all(&mut self, meter: &mut Meter) -> Result<RxOutcome, QueueFault> {
         self.later = (self.later + 1) % self.carriers.len().max(1);
         let (later, sooner) = self.carriers.split_at_mut(self.later);
         let mut all = RxOutcome::Empty;
         for carrier in sooner.iter_mut().chain(later) {
-            let before = self.rx.delivered;
-            let outcome = self.rx.burst(&mut carrier.backend, BURST);
+            let before = meter.frames();
+            let outcome = self.rx.burst(&mut carrier.backend, BURST, meter);
             if carrier.home != self.pair {
-                let steered = self.rx.delivered.wrapping_sub(before);
-                self.counters.rx_steered.add(steered);
+                self.counters.rx_steered.add(meter.frames() - before);
             }
             match outcome? {
                 RxOutcome::Empty => {}
                 RxOutcome::More => all = RxOutcome::More,
-                end @ RxOutcome::Starved(_) => return Ok(end),
+                end @ (RxOutcome::Starved(_) | RxOutcome::Limited) => return Ok(end),
             }
         }
         Ok(all)
     }
 
     fn send(&mut self) -> Way<TxOutcome> {
+        let mut meter = meter(self.shared.tx_limit());
         let result = match self.carriers.first_mut() {
-            Some(own) if !self.tx_port.closed => Some(self.tx.burst(own, BURST)),
+            Some(own) if !self.tx_port.closed => Some(self.tx.burst(own, BURST, &mut meter)),
             _ => None,
         };
+        if let Some(limit) = self.shared.tx_limit() {
+            limit.charge(&meter);
+        }
         for carrier in &mut self.carriers {
             carrier.flush(&self.shared, &self.counters);
         }
@@ -218,11 +234,10 @@ impl<B: NetBackend> Worker<B> {
         if let Some(own) = self.carriers.first_mut().filter(|_| moved) {
             own.had_room();
         }
-        let blocked = result == Ok(TxOutcome::Blocked);
-        if blocked && !self.blocked {
-            self.counters.tx_blocked.add(1);
-        }
-        self.blocked = blocked;
+        let blocked = self.blocked.begins(result == Ok(TxOutcome::Blocked));
+        self.counters.tx_blocked.add(blocked);
+        let limited = self.tx_limited.begins(result == Ok(TxOutcome::Limited));
+        self.counters.tx_limited.add(limited);
         self.judge(Side::Tx, result)
     }
 
@@ -233,7 +248,7 @@ impl<B: NetBackend> Worker<B> {
         for _ in 0..=usize::from(self.tx.queue.size()) / BURST {
             match self.send() {
                 Way::Open(TxOutcome::More) => {}
-                Way::Open(TxOutcome::Blocked) => thread::sleep(ROOM_PAUSE),
+                Way::Open(TxOutcome::Blocked | TxOutcome::Limited) => thread::sleep(ROOM_PAUSE),
                 Way::Open(TxOutcome::Empty) | Way::Closed => return,
             }
         }
@@ -284,10 +299,15 @@ impl<B: NetBackend> Worker<B> {
                     return None;
                 }
             }
+            // Nor here: only time does.
+            Way::Open(RxOutcome::Limited) => pause = nap(self.shared.rx_limit()),
         }
         for carrier in &mut self.carriers {
             let blocked = carrier.home == self.pair && tx == Way::Open(TxOutcome::Blocked);
             pause = pause.min(carrier.prepare_to_sleep(listen, blocked));
+        }
+        if tx == Way::Open(TxOutcome::Limited) {
+            pause = pause.min(nap(self.shared.tx_limit()));
         }
         if tx == Way::Open(TxOutcome::Empty) {
             let more = self.tx.queue.enable_kicks();
@@ -310,6 +330,27 @@ impl<B: NetBackend> Worker<B> {
     }
 }
 
+/// Whether something is the case, of which the beginnings are counted.
+#[derive(Debug)]
+struct State(bool);
+
+impl State {
+    /// Is it the case `now`? One if it was not before.
+    fn begins(&mut self, now: bool) -> u64 {
+        let before = std::mem::replace(&mut self.0, now);
+        u64::from(now && !before)
+    }
+}
+
+fn meter(limit: Option<&Limiter>) -> Meter {
+    limit.map_or(Meter::unlimited(), Limiter::meter)
+}
+
+/// How long to sleep when the limit is reached.
+fn nap(limit: Option<&Limiter>) -> Pause {
+    limit.map_or(Pause::None, |limit| Pause::Short(limit.wait_ms()))
+}
+
 /// Publishes a burst and makes its one interrupt decision; false if the burst was empty.
 fn announce(
     queue: &mut LiveQueue,
@@ -323,62 +364,4 @@ fn announce(
         counters.interrupts.add(1);
     }
     published
-}
-
-/// A worker while a thread has it.
-pub(super) struct Shift<B> {
-    pub(super) worker: Worker<B>,
-    pub(super) stop: Arc<StopSignal>,
-}
-
-impl<B: NetBackend> MutEventSubscriber for Shift<B> {
-    /// Only takes note: the work is done in [`Worker::turn`], which looks at all queues anyway.
-    fn process(&mut self, events: Events, _ops: &mut EventOps<'_>) {
-        let fd = events.fd();
-        let worker = &mut self.worker;
-        let mut ports = [&worker.rx_port, &worker.tx_port].into_iter();
-        if let Some(port) = ports.find(|port| port.kick.as_raw_fd() == fd) {
-            // Kicks are level triggered; "nothing there" is no error.
-            let _ = port.kick.read();
-            return;
-        }
-        let mut carriers = worker.carriers.iter_mut();
-        let Some(carrier) = carriers.find(|carrier| carrier.fd() == Some(fd)) else {
-            // The stop signal: looked at between any two bursts.
-            return;
-        };
-        if !carrier.announced(events.event_set()) {
-            let what =
-                "its connection to the wire is broken (the file descriptor reports an error)";
-            worker.failure = Some(io::Error::other(what));
-        }
-    }
-
-    fn init(&mut self, ops: &mut EventOps<'_>) {
-        let worker = &mut self.worker;
-        let own = [
-            self.stop.as_raw_fd(),
-            worker.rx_port.kick.as_raw_fd(),
-            worker.tx_port.kick.as_raw_fd(),
-        ];
-        let own = own.map(|fd| Events::new_raw(fd, EventSet::IN));
-        let carriers = worker.carriers.iter_mut();
-        let all = own
-            .into_iter()
-            .chain(carriers.filter_map(Carrier::first_interest));
-        for events in all {
-            if let Err(error) = ops.add(events) {
-                worker.failure = Some(io::Error::other(format!(
-                    "could not wait for events: {error}"
-                )));
-            }
-        }
-    }
-}
-
-pub(super) fn host_error(error: event_manager::Error) -> io::Error {
-    match error {
-        event_manager::Error::Epoll(errno) => errno.into(),
-        other => io::Error::other(other.to_string()),
-    }
 }
