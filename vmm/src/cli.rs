@@ -11,10 +11,12 @@ use crate::{
 };
 
 pub mod netdev;
+pub mod open;
 pub mod options;
 pub mod source;
 
 use netdev::NetdevError;
+use open::{OPEN_HELP, OpenArgs};
 
 /// A small KVM virtual machine monitor whose network card is an AF_XDP socket
 #[derive(Debug, Parser)]
@@ -34,6 +36,10 @@ pub enum Command {
     /// Boot a guest
     #[command(after_help = STATUS_HELP)]
     Run(Box<RunArgs>),
+    /// Open network cards, give up all privileges, and run a command (such as `ringwire run`) that
+    /// uses them
+    #[command(after_help = OPEN_HELP)]
+    Open(OpenArgs),
     /// Say whether this host can do something; exit status 0 for yes, 1 for no
     Check {
         /// What to check
@@ -171,7 +177,7 @@ mod tests {
         let cli = Cli::try_parse_from(all).map_err(|e| e.to_string())?;
         match cli.command {
             Command::Run(run) => run.config().map_err(|e| e.to_string()),
-            Command::Check { .. } => Err("check".to_owned()),
+            other => Err(format!("{other:?}")),
         }
     }
 

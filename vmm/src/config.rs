@@ -9,6 +9,7 @@ use crate::{
 
 mod netdev;
 
+pub(crate) use netdev::check as check_netdevs;
 pub use netdev::{NetdevConfig, NetdevConfigError, SourceConfig};
 
 /// A whole VM. Start from [`VmConfig::new`] and change what you want otherwise.
@@ -113,7 +114,7 @@ impl VmConfig {
     pub fn validate(&self) -> Result<(), ConfigError> {
         check_cpus(self.cpus, host_cpus())?;
         memory::check_size(self.memory, memory::host_memory())?;
-        netdev::check(&self.netdevs)?;
+        check_netdevs(&self.netdevs)?;
         let count = self.virtio_devices();
         if count > MAX_VIRTIO_DEVICES {
             return Err(ConfigError::TooManyDevices { count });

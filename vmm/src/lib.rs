@@ -30,6 +30,7 @@ pub mod kernel;
 pub mod kvm;
 pub mod memory;
 mod network;
+pub mod open;
 pub mod probe;
 pub mod signals;
 pub mod size;

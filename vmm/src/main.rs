@@ -11,7 +11,7 @@ use tracing::Level;
 use tracing_subscriber::{filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
 use vmm::{
     COUNTERS, NetdevReport, Vm,
-    cli::{CheckTarget, Cli, Command, RunArgs},
+    cli::{CheckTarget, Cli, Command, RunArgs, open::OpenArgs},
     exit::Status,
     probe::{self, Verdict},
     signals::Signals,
@@ -31,6 +31,7 @@ fn main() -> ExitCode {
     }));
     match cli.command {
         Command::Run(arguments) => run(*arguments),
+        Command::Open(arguments) => open(arguments),
         Command::Check {
             what: CheckTarget::Kvm,
         } => check_kvm(),
@@ -87,6 +88,18 @@ fn run(arguments: RunArgs) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     fail(report.reason.status(), &report.reason)
+}
+
+/// Returns only if it fails.
+fn open(arguments: OpenArgs) -> ExitCode {
+    let request = match arguments.request() {
+        Ok(request) => request,
+        Err(e) => return fail(Status::Usage as u8, &e),
+    };
+    match vmm::open::open(&request) {
+        Ok(never) => match never {},
+        Err(e) => fail(Status::Startup as u8, &e),
+    }
 }
 
 /// What the network cards did; a frame that went astray is a bug of ours.

@@ -66,6 +66,18 @@ pub fn with_kind(text: &str) -> Result<(String, Options), OptionsError> {
     Ok((kind, Options::from_parts(text, parts)?))
 }
 
+/// The list `text` with these options instead of those of the same keys, or in addition.
+pub fn with(text: &str, options: &[(&str, &str)]) -> String {
+    let replaced = |part: &String| {
+        let key = part.split_once('=').map(|(key, _)| key);
+        options.iter().any(|(new, _)| key == Some(*new))
+    };
+    let kept = split(text).into_iter().filter(|part| !replaced(part));
+    let new = options.iter().map(|(key, value)| format!("{key}={value}"));
+    let escaped = kept.chain(new).map(|part| part.replace(',', ",,"));
+    escaped.collect::<Vec<_>>().join(",")
+}
+
 impl Options {
     /// Reads a list.
     ///
@@ -185,6 +197,18 @@ mod tests {
         assert_eq!(options.take("path"), None);
         options.finish().unwrap();
         assert_eq!(with_kind("af-xdp").unwrap().0, "af-xdp");
+    }
+
+    #[test]
+    fn options_can_be_set() {
+        assert_eq!(
+            with(
+                "af-xdp,ifname=a,inhibit=off,map-path=/a,,b",
+                &[("inhibit", "on"), ("id", "x,y")]
+            ),
+            "af-xdp,ifname=a,map-path=/a,,b,inhibit=on,id=x,,y"
+        );
+        assert_eq!(with("af-xdp", &[]), "af-xdp");
     }
 
     #[test]

@@ -200,7 +200,7 @@ impl SourceConfig {
 ///
 /// # Errors
 /// The first thing that is not possible.
-pub(super) fn check(netdevs: &[NetdevConfig]) -> Result<(), NetdevConfigError> {
+pub(crate) fn check(netdevs: &[NetdevConfig]) -> Result<(), NetdevConfigError> {
     let (mut ids, mut fds) = (HashSet::new(), HashSet::new());
     for (i, netdev) in netdevs.iter().enumerate() {
         netdev.check()?;

@@ -12,4 +12,8 @@ mod life;
 #[cfg(test)]
 mod network;
 #[cfg(test)]
+mod open;
+#[cfg(test)]
 mod process;
+#[cfg(test)]
+mod wire;

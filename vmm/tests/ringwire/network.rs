@@ -3,73 +3,16 @@
 use std::{
     os::fd::AsRawFd,
     path::Path,
-    process::{self, Command, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
+    process::{Command, Stdio},
 };
 
-use net_afxdp::{PortConfig, Prepared};
+use net_afxdp::{Port, PortConfig, Prepared};
 
 use crate::{
     guest::Code,
-    process::{Outcome, Process, have_kvm, outcome},
+    process::{Outcome, Process, outcome},
+    wire::{Wire, can_run, ip},
 };
-
-/// Whether tests can make interfaces; says so if not.
-fn can_run() -> bool {
-    let root = rustix::process::geteuid().is_root();
-    if !root {
-        println!("SKIPPED: needs root");
-    }
-    root && have_kvm()
-}
-
-fn ip(arguments: &[&str]) -> Option<String> {
-    let output = Command::new("ip").args(arguments).output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    output.status.success().then_some(text)
-}
-
-/// A veth pair, up, gone when dropped.
-struct Wire {
-    name: String,
-    peer: String,
-}
-
-impl Wire {
-    fn new() -> Self {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("rw{}m{number}", process::id());
-        let wire = Self {
-            peer: format!("{name}p"),
-            name,
-        };
-        ip(&[
-            "link", "add", &wire.name, "type", "veth", "peer", "name", &wire.peer,
-        ])
-        .unwrap();
-        ip(&["link", "set", &wire.name, "up"]).unwrap();
-        ip(&["link", "set", &wire.peer, "up"]).unwrap();
-        wire
-    }
-
-    fn netdev(&self) -> String {
-        format!("af-xdp,ifname={},frames=1024", self.name)
-    }
-
-    /// Nothing of ours is on the interface.
-    fn assert_clean(&self) {
-        let link = ip(&["-details", "link", "show", &self.name]).unwrap();
-        assert!(!link.contains("xdp"), "{link}");
-    }
-}
-
-impl Drop for Wire {
-    fn drop(&mut self) {
-        // A test may have deleted it.
-        let _ = ip(&["link", "delete", &self.name]);
-    }
-}
 
 /// `ringwire run` under `setpriv` or the like.
 fn run_under(wrapper: &[&str], kernel: &Path, arguments: &[&str]) -> Command {
@@ -180,6 +123,51 @@ fn counters_are_logged_on_a_signal() {
     running.send(b"q");
     let end = running.finish();
     assert_eq!((end.code(), end.stderr.as_str()), (0, ""));
+}
+
+#[test]
+fn several_queues_are_opened_all_or_none() {
+    if !can_run() {
+        return;
+    }
+    let wire = Wire::with_queues(3);
+    let netdev = |options: &str| format!("{},{options}", wire.netdev());
+    let kernel = Code::new().print("ready").echo().power_off().kernel();
+    let two = netdev("queues=2,start-queue=1");
+    let mut command = run_under(&["env"], kernel.as_path(), &["--netdev", &two]);
+    let mut running = Process::start(&mut command);
+    running.wait_for("ready");
+    running.signal(libc::SIGUSR1);
+    running.wait_for_message("pair 0:");
+    running.wait_for_message("pair 1:");
+    running.send(b"q");
+    assert_eq!(running.finish().code(), 0);
+    wire.assert_clean();
+
+    let refused = |options: &str, words: &str| {
+        let netdev = netdev(options);
+        let mut command = run_under(&["env"], kernel.as_path(), &["--netdev", &netdev]);
+        outcome(&mut command).assert_fails(1, words);
+    };
+    refused(
+        "queues=3,start-queue=1",
+        &format!("ethtool -L {} combined 4", wire.name),
+    );
+    refused("require=zerocopy", "zero-copy is required, but was refused");
+    wire.assert_clean();
+    // Queue 1 in the hands of somebody whose program is not there any more.
+    let mut port = Port::open(&PortConfig {
+        ifname: wire.name.clone(),
+        start_queue: 1,
+        frames: 64,
+        ..PortConfig::default()
+    })
+    .unwrap();
+    let busy = port.take_queues();
+    drop(port);
+    refused("queues=2", &format!("queue 1 of {}: ", wire.name));
+    wire.assert_clean();
+    drop(busy);
 }
 
 #[test]

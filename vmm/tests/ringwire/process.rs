@@ -84,12 +84,23 @@ impl Process {
 
     /// Reads its output until it has `marker` at the end.
     pub(crate) fn wait_for(&mut self, marker: &str) {
+        self.read_until(marker);
+    }
+
+    /// The same; returns what it read.
+    pub(crate) fn read_until(&mut self, marker: &str) -> String {
         let stdout = self.child.stdout.as_mut().unwrap();
         let (mut seen, mut byte) = (String::new(), [0]);
         while !seen.ends_with(marker) {
             stdout.read_exact(&mut byte).unwrap();
             seen.push(char::from(byte[0]));
         }
+        seen
+    }
+
+    /// Its process ID.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Reads what it says on standard error up to and with the next line that has `words` in it.

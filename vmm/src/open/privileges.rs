@@ -1,0 +1,166 @@
+//! Giving up all privileges for good.
+
+use std::{io, str::FromStr};
+
+use rustix::{
+    process::{Gid, Uid},
+    thread::{
+        CapabilitySet, CapabilitySets, capabilities, capability_is_in_bounding_set,
+        clear_ambient_capability_set, remove_capability_from_bounding_set, set_capabilities,
+        set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
+    },
+};
+
+/// Somebody without supplementary groups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct User {
+    /// User ID.
+    pub uid: u32,
+    /// Group ID.
+    pub gid: u32,
+}
+
+/// The ID that means "leave it as it is" to the system.
+const NOBODY_AT_ALL: u32 = u32::MAX;
+
+impl FromStr for User {
+    type Err = String;
+
+    /// `UID:GID`, in decimal.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let id = |text: &str| {
+            let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+            let id = digits.then(|| text.parse().ok()).flatten();
+            id.filter(|id| *id != NOBODY_AT_ALL)
+        };
+        let ids = text.split_once(':');
+        let user = ids.and_then(|(uid, gid)| {
+            Some(Self {
+                uid: id(uid)?,
+                gid: id(gid)?,
+            })
+        });
+        user.ok_or_else(|| "a user is UID:GID, two numbers, such as 65534:65534".to_owned())
+    }
+}
+
+/// Why privileges are still there.
+#[derive(Debug, thiserror::Error)]
+pub enum PrivilegeError {
+    /// another user
+    #[error(
+        "could not become user {uid} of group {gid}: {source}. That takes the capabilities CAP_SETUID and CAP_SETGID",
+        uid = user.uid, gid = user.gid
+    )]
+    User {
+        /// Who.
+        user: User,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// capabilities
+    #[error("could not give up the capabilities ({what}): {source}")]
+    Capabilities {
+        /// Which.
+        what: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// they are not gone
+    #[error("the capabilities {0:?} are still there")]
+    Left(CapabilitySet),
+}
+
+fn refused(what: &'static str) -> impl Fn(rustix::io::Errno) -> PrivilegeError {
+    move |error| PrivilegeError::Capabilities {
+        what,
+        source: error.into(),
+    }
+}
+
+/// Makes the calling thread a process of `user` that has no capability in any set, and that can get
+/// none, whatever it executes (no_new_privs). See capabilities(7).
+///
+/// # Errors
+/// [`PrivilegeError`]; some privileges may be gone then.
+pub(super) fn drop_all(user: Option<User>) -> Result<(), PrivilegeError> {
+    clear_ambient_capability_set().map_err(refused("ambient"))?;
+    // The only set whose change takes a capability. Without it no_new_privs is what keeps the
+    // command from gaining any.
+    let now = capabilities(None).map_err(refused("effective"))?;
+    if now.effective.contains(CapabilitySet::SETPCAP) {
+        empty_bounding_set()?;
+    }
+    if let Some(user) = user {
+        become_user(user).map_err(|error| PrivilegeError::User {
+            user,
+            source: error.into(),
+        })?;
+    }
+    set_no_new_privs(true).map_err(refused("no_new_privs"))?;
+    let nothing = CapabilitySets {
+        effective: CapabilitySet::empty(),
+        permitted: CapabilitySet::empty(),
+        inheritable: CapabilitySet::empty(),
+    };
+    set_capabilities(None, nothing).map_err(refused("permitted"))?;
+    let left = capabilities(None).map_err(refused("effective"))?;
+    let left = left.effective | left.permitted | left.inheritable;
+    if left.is_empty() {
+        Ok(())
+    } else {
+        Err(PrivilegeError::Left(left))
+    }
+}
+
+fn empty_bounding_set() -> Result<(), PrivilegeError> {
+    for number in 0..u64::BITS {
+        let capability = CapabilitySet::from_bits_retain(1 << number);
+        match capability_is_in_bounding_set(capability) {
+            Ok(true) => {
+                remove_capability_from_bounding_set(capability).map_err(refused("bounding"))?;
+            }
+            Ok(false) => {}
+            // The kernel knows no more.
+            Err(_) => break,
+        }
+    }
+    Ok(())
+}
+
+fn become_user(user: User) -> rustix::io::Result<()> {
+    let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
+    // The groups first: changing them takes what the user ID gives up.
+    set_thread_groups(&[])?;
+    set_thread_res_gid(gid, gid, gid)?;
+    set_thread_res_uid(uid, uid, uid)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_are_two_numbers() {
+        let user = User {
+            uid: 65534,
+            gid: 108,
+        };
+        assert_eq!("65534:108".parse(), Ok(user));
+        for text in [
+            "",
+            "65534",
+            ":",
+            "1:",
+            "nobody:kvm",
+            "-1:0",
+            "+1:0",
+            "4294967295:0",
+            "0:4294967295",
+            "1:2:3",
+        ] {
+            let sentence = text.parse::<User>().unwrap_err();
+            assert!(sentence.starts_with("a user is UID:GID"), "{text}");
+        }
+    }
+}
