@@ -6,6 +6,7 @@
 )]
 
 mod child;
+mod faults;
 mod foreign;
 mod inject;
 mod large;

@@ -1,0 +1,402 @@
+//! What happens to an interface while frames pass both ways: they pass again when the cause is gone, all
+//! memory is accounted for, and meanwhile the queue asks little of the kernel.
+
+use std::{
+    collections::BTreeSet,
+    ops::ControlFlow,
+    os::fd::AsFd,
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use net_afxdp::{LinkEvent, LinkMonitor, Port, PortConfig, Queue};
+use rustix::event::PollFlags;
+
+use crate::{
+    child,
+    net::{Net, ip, skipped, try_ip},
+    packet::{PATIENCE, Packet, frame, wait},
+    traffic::{MODES, config, open, send},
+};
+
+/// Frames that have passed so far.
+#[derive(Debug, Default)]
+struct Passed {
+    to_queue: AtomicU64,
+    to_far: AtomicU64,
+    stop: AtomicBool,
+}
+
+/// What the thread that served a queue saw.
+#[derive(Debug)]
+struct Served {
+    queue: Queue,
+    /// The errors of its flushes.
+    errors: BTreeSet<i32>,
+}
+
+/// A queue and a packet socket at the far end, each served by a thread, sending to each other.
+struct Traffic {
+    passed: Arc<Passed>,
+    near: JoinHandle<Served>,
+    far: JoinHandle<()>,
+}
+
+impl Traffic {
+    fn start(queue: Queue, far: Packet) -> Self {
+        let passed = Arc::new(Passed::default());
+        let (near_passed, far_passed) = (passed.clone(), passed.clone());
+        let traffic = Self {
+            near: thread::spawn(move || serve_queue(queue, &near_passed)),
+            far: thread::spawn(move || serve_far_end(&far, &far_passed)),
+            passed,
+        };
+        traffic.assert_passes();
+        traffic
+    }
+
+    /// Waits until frames pass both ways, counted from now.
+    fn assert_passes(&self) {
+        let counters = [&self.passed.to_queue, &self.passed.to_far];
+        for counter in counters {
+            let goal = counter.load(Ordering::Relaxed) + 200;
+            let deadline = Instant::now() + PATIENCE;
+            while counter.load(Ordering::Relaxed) < goal {
+                assert!(Instant::now() < deadline, "stuck: {:?}", self.passed);
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
+
+    /// Ends it, and checks what must hold whatever happened.
+    fn stop(self) -> Served {
+        self.passed.stop.store(true, Ordering::Relaxed);
+        self.far.join().unwrap();
+        let served = self.near.join().unwrap();
+        let accounting = served.queue.accounting();
+        assert!(accounting.is_balanced(), "{accounting:?}");
+        assert_eq!(served.queue.counters().invalid_descriptors, 0);
+        if let Ok(statistics) = served.queue.statistics() {
+            let invalid = statistics.tx_invalid_descs + statistics.rx_invalid_descs;
+            assert_eq!(invalid, 0, "{statistics:?}");
+        }
+        served
+    }
+}
+
+fn serve_queue(mut queue: Queue, passed: &Passed) -> Served {
+    let mut errors = BTreeSet::new();
+    let mut number = 0;
+    while !passed.stop.load(Ordering::Relaxed) {
+        for _ in 0..queue.room().min(16) {
+            send(&mut queue, &frame(number % 100, 100)).unwrap();
+            number += 1;
+        }
+        let wakeups = queue.counters().tx_wakeups;
+        if let Err(error) = queue.flush() {
+            errors.insert(error.raw_os_error().unwrap());
+            // The first call tells: no use in more of them.
+            assert_eq!(queue.counters().tx_wakeups - wakeups, 1, "{error}");
+        }
+        let taken = queue.receive(64, |fragments| {
+            let bytes = fragments.concat();
+            let number = u32::from(bytes[17]);
+            assert!(bytes == frame(number, 100), "frame {number} is torn");
+            ControlFlow::Continue(())
+        });
+        passed.to_queue.fetch_add(taken as u64, Ordering::Relaxed);
+        if taken == 0 {
+            wait(queue.as_fd(), PollFlags::IN);
+        }
+    }
+    Served { queue, errors }
+}
+
+fn serve_far_end(far: &Packet, passed: &Passed) {
+    while !passed.stop.load(Ordering::Relaxed) {
+        for number in 0..16 {
+            // Refused while a link is down.
+            let _ = far.send(&frame(number, 100));
+        }
+        while let Some(bytes) = far.try_receive() {
+            let number = u32::from(bytes[17]);
+            assert!(bytes == frame(number, 100), "frame {number} is torn");
+            passed.to_far.fetch_add(1, Ordering::Relaxed);
+        }
+        thread::sleep(Duration::from_micros(200));
+    }
+}
+
+/// Waits for this event of the link.
+fn expect(monitor: &mut LinkMonitor, wanted: &LinkEvent) {
+    let deadline = Instant::now() + PATIENCE;
+    let mut seen = Vec::new();
+    while Instant::now() < deadline {
+        match monitor.next_event().unwrap() {
+            Some(event) if event == *wanted => return,
+            Some(event) => seen.push(event),
+            None => wait(monitor.as_fd(), PollFlags::IN),
+        }
+    }
+    panic!("no {wanted:?} among {seen:?}");
+}
+
+fn small(net: &Net) -> PortConfig {
+    PortConfig {
+        frames: 256,
+        ..config(&net.near)
+    }
+}
+
+#[test]
+fn links_that_flap_stop_the_traffic_and_let_it_go_on() {
+    let Some(net) = Net::new() else { return };
+    for mode in MODES {
+        let (port, queue) = open(&PortConfig {
+            mode: Some(mode),
+            ..small(&net)
+        });
+        let mut monitor = LinkMonitor::open(port.interface().index()).unwrap();
+        let traffic = Traffic::start(queue, Packet::open(&net.far));
+        for round in 0..6 {
+            let end = [&net.near, &net.far][round % 2];
+            ip(&format!("link set dev {end} down"));
+            expect(&mut monitor, &LinkEvent::Down);
+            thread::sleep(Duration::from_millis(100));
+            ip(&format!("link set dev {end} up"));
+            expect(&mut monitor, &LinkEvent::Up);
+            traffic.assert_passes();
+        }
+        let served = traffic.stop();
+        // With the peer down, frames are lost; with the own end down, they wait.
+        assert!(
+            served.errors == BTreeSet::from([libc::ENETDOWN]),
+            "{served:?}"
+        );
+        assert!(served.queue.counters().tx_lost > 0, "{served:?}");
+    }
+}
+
+#[test]
+fn a_new_mtu_under_traffic_changes_nothing_for_frames_that_fit() {
+    let Some(net) = Net::new() else { return };
+    for mode in MODES {
+        let (port, queue) = open(&PortConfig {
+            mode: Some(mode),
+            ..small(&net)
+        });
+        let mut monitor = LinkMonitor::open(port.interface().index()).unwrap();
+        let traffic = Traffic::start(queue, Packet::open(&net.far));
+        for mtu in [600, 1400, 1500] {
+            ip(&format!("link set dev {} mtu {mtu}", net.near));
+            ip(&format!("link set dev {} mtu {mtu}", net.far));
+            expect(&mut monitor, &LinkEvent::Mtu(mtu));
+            traffic.assert_passes();
+        }
+        let served = traffic.stop();
+        assert!(served.errors.is_empty(), "{served:?}");
+    }
+}
+
+#[test]
+fn a_new_name_under_traffic_changes_nothing() {
+    let Some(net) = Net::new() else { return };
+    let (port, queue) = open(&small(&net));
+    let mut monitor = LinkMonitor::open(port.interface().index()).unwrap();
+    let traffic = Traffic::start(queue, Packet::open(&net.far));
+    if !try_ip(&format!("link set dev {} name rwother", net.near)) {
+        skipped("a new name for an interface that is up: this kernel (before 6.2) refuses it");
+        drop(traffic.stop());
+        return;
+    }
+    expect(&mut monitor, &LinkEvent::Renamed("rwother".to_owned()));
+    traffic.assert_passes();
+    assert!(traffic.stop().errors.is_empty());
+    assert_eq!(port.mode(), net_afxdp::AttachMode::Native);
+}
+
+#[test]
+fn an_interface_deleted_under_traffic_is_noticed_and_leaves_no_frame_behind() {
+    let Some(net) = Net::new() else { return };
+    for mode in MODES {
+        ip(&format!("link del {}", net.near));
+        ip(&format!(
+            "link add {} type veth peer name {}",
+            net.near, net.far
+        ));
+        ip(&format!("link set dev {} up", net.near));
+        ip(&format!("link set dev {} up", net.far));
+        let (mut port, queue) = open(&PortConfig {
+            mode: Some(mode),
+            ..small(&net)
+        });
+        let mut monitor = LinkMonitor::open(port.interface().index()).unwrap();
+        let traffic = Traffic::start(queue, Packet::open(&net.far));
+        let start = Instant::now();
+        ip(&format!("link del {}", net.near));
+        expect(&mut monitor, &LinkEvent::Gone);
+        eprintln!(
+            "{mode}: noticed {:?} after `ip link del` began",
+            start.elapsed()
+        );
+        thread::sleep(Duration::from_millis(100));
+        let served = traffic.stop();
+        assert!(served.errors.contains(&libc::ENXIO), "{served:?}");
+        assert!(port.take_queues().is_empty());
+        drop((port, served));
+        ip(&format!(
+            "link add {} type veth peer name {}",
+            net.near, net.far
+        ));
+    }
+}
+
+#[test]
+fn an_interface_moved_away_under_traffic_is_noticed_and_can_be_opened_when_it_is_back() {
+    let Some(net) = Net::new() else { return };
+    let (port, queue) = open(&small(&net));
+    let mut monitor = LinkMonitor::open(port.interface().index()).unwrap();
+    let traffic = Traffic::start(queue, Packet::open(&net.far));
+    let mut other = Command::new("unshare")
+        .args(["-n", "sleep", "600"])
+        .spawn()
+        .unwrap();
+    let comm = format!("/proc/{}/comm", other.id());
+    let deadline = Instant::now() + PATIENCE;
+    while std::fs::read_to_string(&comm).unwrap() != "sleep\n" && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(2));
+    }
+    ip(&format!("link set dev {} netns {}", net.near, other.id()));
+    expect(&mut monitor, &LinkEvent::Gone);
+    thread::sleep(Duration::from_millis(50));
+    let served = traffic.stop();
+    assert!(
+        served.errors.contains(&libc::ENXIO) || served.errors.contains(&libc::ENETDOWN),
+        "{served:?}"
+    );
+    drop((port, served));
+    let back = Command::new("nsenter")
+        .args([
+            &format!("--net=/proc/{}/ns/net", other.id()),
+            "ip",
+            "link",
+            "set",
+            "dev",
+            &net.near,
+            "netns",
+            &rustix::thread::gettid().as_raw_nonzero().to_string(),
+        ])
+        .status()
+        .unwrap();
+    other.kill().unwrap();
+    other.wait().unwrap();
+    assert!(back.success());
+    ip(&format!("link set dev {} up", net.near));
+    let (_port, queue) = open(&small(&net));
+    Traffic::start(queue, Packet::open(&net.far)).stop();
+}
+
+#[test]
+fn fewer_channels_than_queues_in_use_are_refused() {
+    let Some(net) = Net::with_queues(4) else {
+        return;
+    };
+    let mut port = Port::open(&PortConfig {
+        start_queue: 2,
+        queues: 1,
+        ..small(&net)
+    })
+    .unwrap();
+    let queue = port.take_queues().remove(0);
+    let set = |interface: &str, rx: u32, tx: u32| {
+        let output = Command::new("ethtool")
+            .args([
+                "-L",
+                interface,
+                "rx",
+                &rx.to_string(),
+                "tx",
+                &tx.to_string(),
+            ])
+            .output()
+            .expect("ethtool");
+        output.status.success()
+    };
+    // veth refuses to have fewer receive queues than the peer sends from.
+    assert!(set(&net.far, 4, 1));
+    let channels = |count| set(&net.near, count, count);
+    assert!(!channels(1) && !channels(2), "below the queue in use");
+    assert_eq!(net.interface().queues(), 4);
+    // Those above it may go.
+    assert!(channels(3));
+    assert_eq!(net.interface().queues(), 3);
+    drop((port, queue));
+    let deadline = Instant::now() + PATIENCE;
+    while !channels(1) && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(net.interface().queues(), 1);
+    let (_port, queue) = open(&small(&net));
+    drop(queue);
+}
+
+#[test]
+fn a_process_killed_under_a_flood_leaves_the_interface_free() {
+    let Some(net) = Net::new() else { return };
+    for _ in 0..3 {
+        let mut child = child::start("hold", &net.near);
+        assert_eq!(child::line(&mut child), "open in native mode");
+        let far = Packet::open(&net.far);
+        let stop = Arc::new(AtomicBool::new(false));
+        let flood = thread::spawn({
+            let stop = stop.clone();
+            move || {
+                while !stop.load(Ordering::Relaxed) {
+                    let _ = far.send(&frame(1, 1000));
+                }
+                far
+            }
+        });
+        thread::sleep(Duration::from_millis(50));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        stop.store(true, Ordering::Relaxed);
+        let far = flood.join().unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        while net.interface().xdp_program().is_some() {
+            assert!(Instant::now() < deadline, "the program stays");
+            thread::sleep(Duration::from_millis(5));
+        }
+        let (_port, queue) = open(&small(&net));
+        Traffic::start(queue, far).stop();
+    }
+}
+
+#[test]
+fn a_queue_that_nobody_serves_for_a_while_loses_frames_and_goes_on() {
+    let Some(net) = Net::new() else { return };
+    for mode in MODES {
+        let (_port, queue) = open(&PortConfig {
+            mode: Some(mode),
+            ..small(&net)
+        });
+        let far = Packet::open(&net.far);
+        for number in 0..5000 {
+            far.send(&frame(number % 100, 100)).unwrap();
+        }
+        let statistics = queue.statistics().unwrap();
+        let lost = statistics.rx_dropped + statistics.rx_fill_ring_empty_descs;
+        assert!(lost + statistics.rx_ring_full > 0, "{statistics:?}");
+        let accounting = queue.accounting();
+        assert!(
+            accounting.is_balanced() && accounting.rx <= 128,
+            "{accounting:?}"
+        );
+        Traffic::start(queue, far).stop();
+    }
+}
