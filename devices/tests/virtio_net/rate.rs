@@ -111,20 +111,23 @@ fn received<W: NetBackend>(guest: &mut PairsGuest<W>) -> u64 {
     measure(guest, receive_all, |it| it.rx_frames, |it| it.rx_limited)
 }
 
-/// Never more than 5 % above. Below it may be on a machine that is busy with other things.
-fn assert_kept(what: &str, rate: u64, limit: u64) {
-    println!("{what}: {rate} frames a second of {limit}");
-    assert!(rate * 100 <= limit * 105, "{what}: {rate} of {limit}");
-    assert!(rate * 100 >= limit * 60, "{what}: {rate} of {limit}");
+/// Never more than 5 % above. Below it may be, but not each time, on a machine that is busy with
+/// other things.
+fn assert_kept(what: &str, limit: u64, mut measure: impl FnMut() -> u64) {
+    let enough = (0..5).any(|_| {
+        let rate = measure();
+        println!("{what}: {rate} frames a second of {limit}");
+        assert!(rate * 100 <= limit * 105, "{what}: {rate} of {limit}");
+        rate * 100 >= limit * 60
+    });
+    assert!(enough, "{what}: far below {limit} each time");
 }
 
 #[test]
 fn the_limit_holds_each_way() {
     let mut guest = on_loopback("trate", 1, limit(2000, 0));
-    let rate = sent(&mut guest);
-    assert_kept("sent", rate, 2000);
-    let rate = received(&mut guest);
-    assert_kept("received", rate, 2000);
+    assert_kept("sent", 2000, || sent(&mut guest));
+    assert_kept("received", 2000, || received(&mut guest));
     // While it is full of work that must wait, the thread sleeps.
     send_all(&mut guest);
     receive_all(&mut guest);
@@ -135,22 +138,18 @@ fn the_limit_holds_each_way() {
 #[test]
 fn bytes_are_limited_without_headers() {
     let mut guest = on_loopback("trateb", 1, limit(0, 1_000_000));
-    let rate = sent(&mut guest);
-    assert_kept("bytes", rate, 1_000_000 / LEN as u64);
+    assert_kept("bytes", 1_000_000 / LEN as u64, || sent(&mut guest));
     // The stricter one counts.
     let mut guest = on_loopback("trateb2", 1, limit(1000, 50_000_000));
-    let rate = received(&mut guest);
-    assert_kept("both", rate, 1000);
+    assert_kept("both", 1000, || received(&mut guest));
 }
 
 /// The limit is the card's, however many pairs there are and however many the driver uses.
 #[test]
 fn pairs_share_the_limit() {
     let mut guest = on_loopback("trate3", 3, limit(3000, 0));
-    let rate = sent(&mut guest);
-    assert_kept("three pairs sent", rate, 3000);
-    let rate = received(&mut guest);
-    assert_kept("three pairs received", rate, 3000);
+    assert_kept("three pairs sent", 3000, || sent(&mut guest));
+    assert_kept("three pairs received", 3000, || received(&mut guest));
     // A pair that waits for its time can be given up.
     send_all(&mut guest);
     assert_eq!(guest.set_pairs(1), OK);
@@ -185,10 +184,8 @@ fn over_veth(name: &str, mode: AttachMode) {
     let (_far_port, far) = open_queues(far, mode, 2);
     let limit = limit(5000, 0);
     let mut guest = start(PairsGuest::plug_limited(name, near, far, limit));
-    let rate = sent(&mut guest);
-    assert_kept("sent over veth", rate, 5000);
-    let rate = received(&mut guest);
-    assert_kept("received over veth", rate, 5000);
+    assert_kept("sent over veth", 5000, || sent(&mut guest));
+    assert_kept("received over veth", 5000, || received(&mut guest));
     for _ in 0..50 {
         receive_all(&mut guest);
     }
