@@ -19,7 +19,7 @@ use std::{
 };
 
 use rustix::{
-    io::Errno,
+    io::{Errno, retry_on_intr},
     net::{
         AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
         SendFlags, SocketAddrUnix, SocketFlags, SocketType,
@@ -182,15 +182,19 @@ impl Connection {
         let kind = SocketType::SEQPACKET;
         let socket = rustix::net::socket_with(AddressFamily::UNIX, kind, flags, None)?;
         let connection = Self { socket, deadline };
-        // A listener whose queue is full lets one wait as long as one can send.
-        connection.limit(Timeout::Send)?;
-        rustix::net::connect(&connection.socket, &address)?;
+        retry_on_intr(|| {
+            // A listener whose queue is full lets one wait as long as one can send.
+            connection.limit(Timeout::Send)?;
+            rustix::net::connect(&connection.socket, &address)
+        })?;
         Ok(connection)
     }
 
     /// Sends a request and waits for the answer.
     fn ask(&self, request: &str) -> Result<Answer, PluginFault> {
-        let result = self.send(request).and_then(|()| self.receive());
+        // With a time limit, the kernel leaves it to the caller to go on after a signal.
+        let result =
+            retry_on_intr(|| self.send(request)).and_then(|()| retry_on_intr(|| self.receive()));
         let request = request.to_owned();
         match result {
             Ok(answer) if answer.text.is_empty() => Err(PluginFault::Closed { request }),

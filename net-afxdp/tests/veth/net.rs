@@ -69,6 +69,29 @@ impl Drop for Net {
     }
 }
 
+/// The calling thread, which signals interrupt from now on.
+pub(crate) struct Interruptible(libc::pid_t);
+
+impl Interruptible {
+    pub(crate) fn this_thread() -> Self {
+        extern "C" fn nothing(_: libc::c_int) {}
+        // SAFETY: all zeros are no flags, so no restart of what was interrupted, and an empty mask.
+        let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+        action.sa_sigaction = nothing as extern "C" fn(libc::c_int) as usize;
+        // SAFETY: the handler does nothing, and no other test uses this signal.
+        let result =
+            unsafe { libc::sigaction(libc::SIGUSR2, &raw const action, std::ptr::null_mut()) };
+        assert_eq!(result, 0);
+        Self(rustix::thread::gettid().as_raw_nonzero().get())
+    }
+
+    pub(crate) fn interrupt(&self) {
+        let process = rustix::process::getpid().as_raw_nonzero().get();
+        // SAFETY: no pointers; the thread, if it has ended, is an error.
+        unsafe { libc::syscall(libc::SYS_tgkill, process, self.0, libc::SIGUSR2) };
+    }
+}
+
 /// Gives the calling thread a view of mounts of its own.
 pub(crate) fn unshare_mounts() {
     // SAFETY: affects the calling thread alone.

@@ -20,7 +20,7 @@ use rustix::net::{
 
 use crate::{
     foreign::{Foreign, carry_traffic, socket},
-    net::Net,
+    net::{Interruptible, Net},
     traffic::config,
 };
 
@@ -29,6 +29,8 @@ enum Reply {
     Text(&'static str),
     /// Text and file descriptors.
     With(&'static str, Vec<OwnedFd>),
+    /// Text and a file descriptor, when the thread has been interrupted a few times.
+    Interrupting(Interruptible, &'static str, OwnedFd),
     /// Two messages.
     Both(&'static str, &'static str),
     Close,
@@ -98,6 +100,13 @@ fn serve(client: BorrowedFd<'_>, replies: Vec<Reply>) -> Vec<String> {
             Reply::With(text, descriptors) => {
                 let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
                 write(client, text, &descriptors);
+            }
+            Reply::Interrupting(thread, text, descriptor) => {
+                for _ in 0..10 {
+                    std::thread::sleep(Duration::from_millis(20));
+                    thread.interrupt();
+                }
+                write(client, text, &[descriptor.as_fd()]);
             }
             Reply::Both(first, second) => {
                 write(client, first, &[]);
@@ -197,6 +206,20 @@ fn a_plugin_that_does_not_say_goodbye_does_no_harm() {
         hello(),
         Reply::With("/fd_ack", vec![foreign.map_fd()]),
         Reply::Close,
+    ]);
+    let mut port = Port::open_from(&small(&net), server.source()).unwrap();
+    carry_traffic(&net, &mut port.take_queues());
+}
+
+#[test]
+fn signals_do_not_disturb() {
+    let Some(net) = Net::new() else { return };
+    let foreign = Foreign::attach(net.interface().index(), 1, XdpFlags::DRV_MODE);
+    let this = Interruptible::this_thread();
+    let server = Server::start(vec![
+        hello(),
+        Reply::Interrupting(this, "/fd_ack", foreign.map_fd()),
+        Reply::Text("/fin_ack"),
     ]);
     let mut port = Port::open_from(&small(&net), server.source()).unwrap();
     carry_traffic(&net, &mut port.take_queues());
