@@ -84,6 +84,14 @@ impl Steering {
                 )
             }
         };
+        if interface.xdp_program().is_none() {
+            // Not an error: it may come later, or be on an interface that this one belongs to.
+            tracing::warn!(
+                interface = interface.name(),
+                "there is no XDP program on the interface: nothing is received until its owner \
+                 attaches it"
+            );
+        }
         let mode = foreign_mode(config, interface)?;
         Ok((Self::Foreign { mode, map }, sockets))
     }
@@ -154,16 +162,11 @@ pub(crate) fn attach(
 }
 
 /// Where the program of others runs, if that is good enough.
-fn foreign_mode(config: &PortConfig, interface: &Interface) -> Result<AttachMode, OpenError> {
+pub(crate) fn foreign_mode(
+    config: &PortConfig,
+    interface: &Interface,
+) -> Result<AttachMode, OpenError> {
     let program = interface.xdp_program();
-    if program.is_none() {
-        // Not an error: it may come later, or be on an interface that this one belongs to.
-        tracing::warn!(
-            interface = interface.name(),
-            "there is no XDP program on the interface: nothing is received until its owner \
-             attaches it"
-        );
-    }
     let mode = match program.map(|program| program.mode) {
         Some("native" | "offloaded") => AttachMode::Native,
         _ => AttachMode::Skb,

@@ -25,6 +25,7 @@ use crate::{
     program::{self, AttachMode, ForeignProgram, LoadedProgram},
     queue::Queue,
     socket,
+    source::Source,
     umem::Umem,
 };
 
@@ -175,6 +176,15 @@ impl Probe {
     /// # Errors
     /// [`InterfaceError`], when there is nothing to look at.
     pub fn of(config: &PortConfig) -> Result<Self, InterfaceError> {
+        Self::of_source(config, &Source::OwnProgram)
+    }
+
+    /// The same with what others provide. It is checked as far as that doesn't use it up: sockets are
+    /// not set up, nothing is put into a map, and a device plugin, which answers once, is not asked.
+    ///
+    /// # Errors
+    /// [`InterfaceError`], when there is nothing to look at.
+    pub fn of_source(config: &PortConfig, source: &Source) -> Result<Self, InterfaceError> {
         let interface = Interface::by_name(&config.ifname)?;
         let features = features(interface.index());
         let socket = socket::create();
@@ -199,7 +209,7 @@ impl Probe {
             problems: Vec::new(),
             interface,
         };
-        probe.problems = problem::find(config, &probe);
+        probe.problems = problem::find(config, source, &probe);
         Ok(probe)
     }
 

@@ -1,10 +1,17 @@
 //! What is in the way, and what to do about it.
 
+use std::os::unix::fs::FileTypeExt;
+
 use super::{Ability, Probe};
 use crate::{
     config::{PortConfig, Require},
+    handed,
+    interface::Interface,
     port,
     program::AttachMode,
+    source::Source,
+    steering,
+    xskmap::XskMap,
 };
 
 /// Something that is in the way of opening, or that should be known before.
@@ -23,12 +30,21 @@ const UNPRIVILEGED: &str =
     "run it with the capability, or with sockets that a privileged process has opened (sock-fds)";
 
 /// All that is wrong with opening like this.
-pub(super) fn find(config: &PortConfig, probe: &Probe) -> Vec<Problem> {
+pub(super) fn find(config: &PortConfig, source: &Source, probe: &Probe) -> Vec<Problem> {
     let mut problems = Vec::new();
     configuration(config, probe, &mut problems);
     link(probe, &mut problems);
-    program(probe, &mut problems);
-    modes(config, probe, &mut problems);
+    if !matches!(source, Source::Sockets(_)) {
+        sockets(probe, &mut problems);
+    }
+    match source {
+        Source::OwnProgram => {
+            program(probe, &mut problems);
+            native(config, probe, &mut problems);
+        }
+        others => foreign(config, others, probe, &mut problems),
+    }
+    zero_copy(config, probe, &mut problems);
     memory(probe, &mut problems);
     frames(probe, &mut problems);
     problems
@@ -90,6 +106,16 @@ fn link(probe: &Probe, problems: &mut Vec<Problem>) {
     }
 }
 
+fn sockets(probe: &Probe, problems: &mut Vec<Problem>) {
+    if !probe.can_create_sockets {
+        problems.push(blocking(
+            "AF_XDP sockets can't be created: that takes CAP_NET_RAW, and a kernel built with \
+             CONFIG_XDP_SOCKETS",
+            UNPRIVILEGED,
+        ));
+    }
+}
+
 fn program(probe: &Probe, problems: &mut Vec<Problem>) {
     let name = probe.interface.name();
     if let Some(program) = &probe.program {
@@ -99,13 +125,6 @@ fn program(probe: &Probe, problems: &mut Vec<Problem>) {
                 "end its owner or `ip link set dev {name} xdp off`; or put sockets into its map \
                  (inhibit=on with map-path, xsks-map-fd or sock-fds)"
             ),
-        ));
-    }
-    if !probe.can_create_sockets {
-        problems.push(blocking(
-            "AF_XDP sockets can't be created: that takes CAP_NET_RAW, and a kernel built with \
-             CONFIG_XDP_SOCKETS",
-            UNPRIVILEGED,
         ));
     }
     let attaches = |name| probe.rights.iter().any(|it| it.name == name && it.held);
@@ -119,7 +138,57 @@ fn program(probe: &Probe, problems: &mut Vec<Problem>) {
     }
 }
 
-fn modes(config: &PortConfig, probe: &Probe, problems: &mut Vec<Problem>) {
+/// With a program of others, and what they have handed over.
+fn foreign(config: &PortConfig, source: &Source, probe: &Probe, problems: &mut Vec<Problem>) {
+    let interface = &probe.interface;
+    if probe.program.is_none() {
+        problems.push(known(
+            format!(
+                "there is no XDP program on {}: nothing is received until its owner attaches it",
+                interface.name()
+            ),
+            "attach it, or let it be ours (inhibit=off)",
+        ));
+    }
+    if let Err(error) = steering::foreign_mode(config, interface) {
+        problems.push(blocking(
+            error.to_string(),
+            "change what is asked for, or the program",
+        ));
+    }
+    if let Err(why) = usable(config, source, interface) {
+        problems.push(blocking(why, "hand over what fits"));
+    }
+}
+
+/// Whether what was handed over can be used, as far as that can be told without using it.
+fn usable(config: &PortConfig, source: &Source, interface: &Interface) -> Result<(), String> {
+    let (first, count) = (config.start_queue, config.queues);
+    let map = match source {
+        Source::OwnProgram => return Ok(()),
+        Source::Sockets(sockets) => {
+            return handed::check(sockets, count, interface).map_err(|error| error.to_string());
+        }
+        Source::Plugin(path) => {
+            let is_there = std::fs::metadata(path).is_ok_and(|it| it.file_type().is_socket());
+            let why = || {
+                format!(
+                    "there is no socket of a device plugin at {}",
+                    path.display()
+                )
+            };
+            return is_there.then_some(()).ok_or_else(why);
+        }
+        Source::Map(map) => match map.try_clone() {
+            Ok(map) => XskMap::new(map, first, count),
+            Err(error) => return Err(error.to_string()),
+        },
+        Source::PinnedMap { path, start_index } => XskMap::open(path, *start_index, count),
+    };
+    map.map(drop).map_err(|error| error.to_string())
+}
+
+fn native(config: &PortConfig, probe: &Probe, problems: &mut Vec<Problem>) {
     let name = probe.interface.name();
     let needs_native = config.mode == Some(AttachMode::Native) || config.require != Require::Any;
     if let Ability::Refused(why) = &probe.native {
@@ -130,6 +199,10 @@ fn modes(config: &PortConfig, probe: &Probe, problems: &mut Vec<Problem>) {
             known(what, "none is needed: skb mode is slower, but works")
         });
     }
+}
+
+fn zero_copy(config: &PortConfig, probe: &Probe, problems: &mut Vec<Problem>) {
+    let name = probe.interface.name();
     if let Ability::Refused(why) = &probe.zero_copy
         && config.require == Require::ZeroCopy
     {

@@ -1,9 +1,11 @@
 //! What a probe finds, and that it changes nothing.
 
-use net_afxdp::{Ability, AttachMode, PortConfig, Probe, Require, Trial};
+use libbpf_rs::XdpFlags;
+use net_afxdp::{Ability, AttachMode, Port, PortConfig, Probe, Require, Source, Trial};
 
 use crate::{
     child,
+    foreign::{Foreign, socket},
     net::{Net, ip, skipped},
     traffic::{config, open},
 };
@@ -100,6 +102,58 @@ fn a_program_of_others_is_in_the_way() {
         "{text}"
     );
     drop((port, queue));
+}
+
+#[test]
+fn what_others_hand_over_is_checked_and_not_used_up() {
+    let Some(net) = Net::new() else { return };
+    let config = PortConfig {
+        frames: 64,
+        ..config(&net.near)
+    };
+    let none = Source::Sockets(vec![socket()]);
+    let probe = Probe::of_source(&config, &none).unwrap();
+    let (blocking, known) = problems(&probe);
+    assert!(blocking.is_empty(), "{blocking:?}");
+    assert!(known[0].contains("there is no XDP program on"), "{known:?}");
+
+    let foreign = Foreign::attach(net.interface().index(), 1, XdpFlags::DRV_MODE);
+    for source in [Source::Map(foreign.map_fd()), none] {
+        let probe = Probe::of_source(&config, &source).unwrap();
+        assert!(probe.problems.is_empty(), "{:?}", probe.problems);
+        assert!(!foreign.taken(0));
+        drop(Port::open_from(&config, source).unwrap());
+    }
+    let missing = Source::PinnedMap {
+        path: "/rw-not-there".into(),
+        start_index: 0,
+    };
+    for (source, part) in [
+        (Source::Sockets(Vec::new()), "0 sockets were handed over"),
+        (Source::Map(socket()), "is not a BPF map"),
+        (missing, "cannot open the pinned map /rw-not-there"),
+        (
+            Source::Plugin("/dev/null".into()),
+            "no socket of a device plugin",
+        ),
+    ] {
+        let probe = Probe::of_source(&config, &source).unwrap();
+        let (blocking, _) = problems(&probe);
+        assert_eq!(blocking.len(), 1, "{blocking:?}");
+        assert!(blocking[0].contains(part), "{part}: {blocking:?}");
+    }
+    let probe = Probe::of_source(
+        &PortConfig {
+            mode: Some(AttachMode::Skb),
+            ..config
+        },
+        &Source::Map(foreign.map_fd()),
+    );
+    let (blocking, _) = problems(&probe.unwrap());
+    assert!(
+        blocking[0].contains("skb mode was asked for"),
+        "{blocking:?}"
+    );
 }
 
 #[test]
