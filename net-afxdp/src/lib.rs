@@ -72,6 +72,8 @@ mod link;
 mod memlock;
 mod multi_buffer;
 mod netlink;
+#[cfg(test)]
+mod plain_rings;
 mod plugin;
 mod port;
 mod prepared;
@@ -79,10 +81,13 @@ mod probe;
 mod program;
 mod queue;
 mod ring;
+#[cfg(test)]
+mod ring_tests;
 mod socket;
 mod source;
 mod status;
 mod steering;
+mod sync;
 mod sys;
 mod umem;
 mod xskmap;

@@ -301,7 +301,7 @@ fn producer_layout<T>(ring: &xdp::xsk_ring_prod) -> io::Result<Layout<T>> {
         ring.producer,
         ring.consumer,
         ring.flags,
-        ring.ring.cast(),
+        ring.ring,
         ring.size,
     )
 }
@@ -311,7 +311,7 @@ fn consumer_layout<T>(ring: &xdp::xsk_ring_cons) -> io::Result<Layout<T>> {
         ring.producer,
         ring.consumer,
         ring.flags,
-        ring.ring.cast(),
+        ring.ring,
         ring.size,
     )
 }
@@ -320,15 +320,15 @@ fn layout<T>(
     producer: *mut u32,
     consumer: *mut u32,
     flags: *mut u32,
-    entries: *mut T,
+    entries: *mut libc::c_void,
     size: u32,
 ) -> io::Result<Layout<T>> {
     let unmapped = || io::Error::other("libxdp left a ring unmapped");
     Ok(Layout {
-        producer: NonNull::new(producer).ok_or_else(unmapped)?,
-        consumer: NonNull::new(consumer).ok_or_else(unmapped)?,
-        flags: NonNull::new(flags).ok_or_else(unmapped)?,
-        entries: NonNull::new(entries).ok_or_else(unmapped)?,
+        producer: NonNull::new(producer.cast()).ok_or_else(unmapped)?,
+        consumer: NonNull::new(consumer.cast()).ok_or_else(unmapped)?,
+        flags: NonNull::new(flags.cast()).ok_or_else(unmapped)?,
+        entries: NonNull::new(entries.cast()).ok_or_else(unmapped)?,
         size,
     })
 }

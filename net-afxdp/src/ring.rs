@@ -26,11 +26,9 @@
 //! [`Producer::reserve`] and [`Consumer::peek`] return guards that change nothing unless they are
 //! committed: dropped on an error or by a panic, the slots are as they were.
 
-use std::{
-    marker::PhantomData,
-    ptr::NonNull,
-    sync::atomic::{AtomicU32, Ordering, fence},
-};
+use std::{marker::PhantomData, ptr::NonNull};
+
+use crate::sync::{AtomicU32, Entry, Ordering, fence};
 
 /// Descriptor in the rx and tx rings (`struct xdp_desc`, linux/if_xdp.h).
 #[repr(C)]
@@ -45,19 +43,19 @@ pub(crate) struct Descriptor {
 }
 
 /// `XDP_RING_NEED_WAKEUP` (linux/if_xdp.h): the kernel waits for a system call.
-const NEED_WAKEUP: u32 = 1;
+pub(crate) const NEED_WAKEUP: u32 = 1;
 
 /// Where the parts of a ring are in memory.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Layout<T> {
     /// Producer's index.
-    pub(crate) producer: NonNull<u32>,
+    pub(crate) producer: NonNull<AtomicU32>,
     /// Consumer's index.
-    pub(crate) consumer: NonNull<u32>,
+    pub(crate) consumer: NonNull<AtomicU32>,
     /// The kernel's flags.
-    pub(crate) flags: NonNull<u32>,
+    pub(crate) flags: NonNull<AtomicU32>,
     /// The first of the entries.
-    pub(crate) entries: NonNull<T>,
+    pub(crate) entries: NonNull<Entry<T>>,
     /// Number of entries, a power of two.
     pub(crate) size: u32,
 }
@@ -76,23 +74,25 @@ unsafe impl<T: Send> Send for Shared<T> {}
 impl<T: Copy> Shared<T> {
     fn producer(&self) -> &AtomicU32 {
         // SAFETY: valid and aligned for the ring's life; both sides access it atomically only.
-        unsafe { AtomicU32::from_ptr(self.layout.producer.as_ptr()) }
+        unsafe { self.layout.producer.as_ref() }
     }
 
     fn consumer(&self) -> &AtomicU32 {
         // SAFETY: as in `producer`.
-        unsafe { AtomicU32::from_ptr(self.layout.consumer.as_ptr()) }
+        unsafe { self.layout.consumer.as_ref() }
     }
 
     fn flags(&self) -> &AtomicU32 {
         // SAFETY: as in `producer`.
-        unsafe { AtomicU32::from_ptr(self.layout.flags.as_ptr()) }
+        unsafe { self.layout.flags.as_ref() }
     }
 
-    fn slot(&self, index: u32) -> NonNull<T> {
+    fn slot(&self, index: u32) -> &Entry<T> {
         let slot = index & (self.layout.size - 1);
         // SAFETY: `slot` is below `size`, the number of entries that the layout has.
-        unsafe { self.layout.entries.add(slot as usize) }
+        let entry = unsafe { self.layout.entries.add(slot as usize) };
+        // SAFETY: valid for the ring's life.
+        unsafe { entry.as_ref() }
     }
 
     fn needs_wakeup(&self) -> bool {
@@ -318,7 +318,3 @@ impl<T: Copy> Burst<'_, T> {
         }
     }
 }
-
-#[cfg(test)]
-#[path = "ring_tests.rs"]
-mod tests;

@@ -1,50 +1,11 @@
 //! Rings over plain memory, with the kernel played by the other side.
 
-use std::{cell::UnsafeCell, sync::Arc, thread};
+use std::{sync::atomic::Ordering, thread};
 
-use super::*;
-
-/// Memory of a ring, as the kernel would share it.
-struct Memory<T> {
-    producer: UnsafeCell<u32>,
-    consumer: UnsafeCell<u32>,
-    flags: UnsafeCell<u32>,
-    entries: Box<[UnsafeCell<T>]>,
-}
-
-// SAFETY: used through the two sides of a ring alone, which is what is tested.
-unsafe impl<T: Send> Sync for Memory<T> {}
-
-impl<T: Copy + Default> Memory<T> {
-    /// A ring whose indices start at `start`.
-    fn new(size: u32, start: u32) -> Arc<Self> {
-        Arc::new(Self {
-            producer: UnsafeCell::new(start),
-            consumer: UnsafeCell::new(start),
-            flags: UnsafeCell::new(0),
-            entries: (0..size).map(|_| UnsafeCell::new(T::default())).collect(),
-        })
-    }
-
-    fn layout(&self) -> Layout<T> {
-        Layout {
-            producer: NonNull::new(self.producer.get()).unwrap(),
-            consumer: NonNull::new(self.consumer.get()).unwrap(),
-            flags: NonNull::new(self.flags.get()).unwrap(),
-            entries: NonNull::new(self.entries.as_ptr().cast_mut().cast()).unwrap(),
-            size: u32::try_from(self.entries.len()).unwrap(),
-        }
-    }
-
-    /// Both sides. The memory must be kept for as long as they are.
-    fn sides(&self) -> (Producer<T>, Consumer<T>) {
-        // SAFETY: the tests keep the memory; this is the only producer.
-        let producer = unsafe { Producer::new(self.layout()) };
-        // SAFETY: the tests keep the memory; this is the only consumer.
-        let consumer = unsafe { Consumer::new(self.layout()) };
-        (producer, consumer)
-    }
-}
+use crate::{
+    plain_rings::Memory,
+    ring::{Consumer, Descriptor, NEED_WAKEUP, Producer},
+};
 
 fn put(producer: &mut Producer<u64>, entries: impl IntoIterator<Item = u64>) -> bool {
     for entry in entries {
@@ -174,12 +135,12 @@ fn a_burst_that_is_not_released_stays() {
 fn an_absurd_index_of_the_other_side_is_cut_to_the_ring() {
     let memory = Memory::new(4, 0);
     let (mut producer, mut consumer) = memory.sides();
-    producer.shared.producer().store(1000, Ordering::Release);
+    memory.producer.store(1000, Ordering::Release);
     assert_eq!(consumer.peek(u32::MAX).len(), 4);
     assert_eq!(consumer.available(), 4);
     assert!(put(&mut producer, 0..4));
     producer.publish();
-    producer.shared.consumer().store(5000, Ordering::Release);
+    memory.consumer.store(5000, Ordering::Release);
     assert_eq!(producer.room(4), 0);
     assert!(producer.reserve(1).is_none());
     assert_eq!(producer.pending(), 4);
@@ -204,12 +165,9 @@ fn the_wakeup_flag_is_the_kernels() {
     let memory = Memory::<u64>::new(4, 0);
     let (producer, _consumer) = memory.sides();
     assert!(!producer.needs_wakeup());
-    producer
-        .shared
-        .flags()
-        .store(NEED_WAKEUP, Ordering::Relaxed);
+    memory.flags.store(NEED_WAKEUP, Ordering::Relaxed);
     assert!(producer.needs_wakeup());
-    producer.shared.flags().store(2, Ordering::Relaxed);
+    memory.flags.store(2, Ordering::Relaxed);
     assert!(!producer.needs_wakeup());
 }
 
