@@ -2,7 +2,7 @@
 
 use std::{
     os::fd::{AsFd, AsRawFd, OwnedFd},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
 };
 
@@ -25,7 +25,38 @@ pub(crate) struct Foreign {
 impl Foreign {
     /// With that many slots, replacing what is there.
     pub(crate) fn attach(interface: u32, slots: u32, flags: XdpFlags) -> Self {
-        let object = concat!(env!("OUT_DIR"), "/xsk.bpf.o");
+        let object = Path::new(concat!(env!("OUT_DIR"), "/xsk.bpf.o"));
+        Self::load(object, interface, slots, flags)
+    }
+
+    /// With 8 slots: the socket of queue Q is in slot Q + 5.
+    pub(crate) fn attach_shifted(interface: u32, flags: XdpFlags) -> Self {
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/veth/shifted.bpf.c");
+        let name = format!("net-afxdp-shifted-{}.o", std::process::id());
+        let object = std::env::temp_dir().join(name);
+        let clang = std::env::var_os("CLANG").unwrap_or_else(|| "clang".into());
+        // As in build.rs.
+        let include = format!("/usr/include/{}-linux-gnu", std::env::consts::ARCH);
+        let status = Command::new(clang)
+            .args([
+                "-target",
+                "bpf",
+                "-mcpu=v2",
+                "-O2",
+                "-g",
+                "-idirafter",
+                &include,
+            ])
+            .args(["-c", source, "-o"])
+            .arg(&object)
+            .status();
+        assert!(status.expect("clang").success());
+        let foreign = Self::load(&object, interface, 8, flags);
+        std::fs::remove_file(&object).unwrap();
+        foreign
+    }
+
+    fn load(object: &Path, interface: u32, slots: u32, flags: XdpFlags) -> Self {
         let mut object = ObjectBuilder::default().open_file(object).unwrap();
         object
             .maps_mut()

@@ -6,6 +6,7 @@
 
 use std::{
     io::Write,
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
     process::Command,
     sync::atomic::{AtomicU32, Ordering},
 };
@@ -90,6 +91,22 @@ impl Interruptible {
         // SAFETY: no pointers; the thread, if it has ended, is an error.
         unsafe { libc::syscall(libc::SYS_tgkill, process, self.0, libc::SIGUSR2) };
     }
+}
+
+/// Takes a program off whose link another one has, as `bpftool link detach` does. By the program's id:
+/// interfaces of other network namespaces have the same indexes.
+pub(crate) fn detach_link(program: u32) {
+    use libbpf_rs::{libbpf_sys, query::LinkInfoIter};
+    let mut links = LinkInfoIter::default().filter(|link| link.prog_id == program);
+    let id = links.next().expect("a link").id;
+    // SAFETY: no pointers.
+    let fd = unsafe { libbpf_sys::bpf_link_get_fd_by_id(id) };
+    assert!(fd >= 0, "link {id}: {fd}");
+    // SAFETY: just opened, owned by nobody else.
+    let link = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: the link is open.
+    let result = unsafe { libbpf_sys::bpf_link_detach(link.as_raw_fd()) };
+    assert_eq!(result, 0);
 }
 
 /// Gives the calling thread a view of mounts of its own.

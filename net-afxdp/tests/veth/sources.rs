@@ -270,6 +270,26 @@ fn a_pinned_map_gets_the_sockets_from_its_start_index_on() {
 }
 
 #[test]
+fn traffic_comes_from_the_slots_of_the_start_index() {
+    let Some(net) = Net::with_queues(2) else {
+        return;
+    };
+    let bpffs = Bpffs::mount();
+    let index = net.interface().index();
+    let mut foreign = Foreign::attach_shifted(index, XdpFlags::DRV_MODE);
+    let path = bpffs.path("xsks");
+    foreign.map.pin(&path).unwrap();
+    let config = PortConfig {
+        queues: 2,
+        ..small(&net)
+    };
+    let start_index = 5;
+    let source = Source::PinnedMap { path, start_index };
+    let mut port = Port::open_from(&config, source).unwrap();
+    carry_traffic(&net, &mut port.take_queues());
+}
+
+#[test]
 fn maps_that_do_not_fit() {
     let Some(net) = Net::with_queues(2) else {
         return;

@@ -8,7 +8,7 @@ use net_afxdp::{LinkEvent, LinkMonitor, Port, PortConfig, Prepared, ProgramStatu
 use crate::{
     child,
     foreign::{Foreign, socket},
-    net::{Net, ip},
+    net::{Net, detach_link, ip},
     packet::PATIENCE,
     traffic::config,
 };
@@ -41,6 +41,21 @@ fn our_own_program_can_t_be_replaced() {
         assert!(!crate::net::try_ip(&force), "{force}");
         assert_eq!(port.program_status().unwrap(), ProgramStatus::InPlace);
     }
+}
+
+#[test]
+fn our_own_program_can_be_detached_and_that_is_noticed() {
+    let Some(net) = Net::new() else { return };
+    let mut port = Port::open(&small(&net)).unwrap();
+    let index = net.interface().index();
+    detach_link(net.interface().xdp_program().unwrap().id);
+    assert_eq!(port.program_status().unwrap(), ProgramStatus::Gone);
+    let _other = Foreign::attach(index, 1, XdpFlags::DRV_MODE);
+    let status = port.program_status().unwrap();
+    assert!(matches!(status, ProgramStatus::Replaced(_)), "{status:?}");
+    // What is not ours any more is left alone.
+    drop(port);
+    assert!(net.interface().xdp_program().is_some());
 }
 
 #[test]
