@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::{
     config::{SerialConfig, VmConfig},
@@ -10,11 +10,14 @@ use crate::{
     size,
 };
 
+pub mod check;
 pub mod netdev;
 pub mod open;
 pub mod options;
+mod rate;
 pub mod source;
 
+use check::CheckArgs;
 use netdev::NetdevError;
 use open::{OPEN_HELP, OpenArgs};
 
@@ -41,17 +44,7 @@ pub enum Command {
     #[command(after_help = OPEN_HELP)]
     Open(OpenArgs),
     /// Say whether this host can do something; exit status 0 for yes, 1 for no
-    Check {
-        /// What to check
-        what: CheckTarget,
-    },
-}
-
-/// What can be checked.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub enum CheckTarget {
-    /// Whether /dev/kvm runs what Linux needs to boot
-    Kvm,
+    Check(CheckArgs),
 }
 
 /// `ringwire run`.
@@ -90,7 +83,8 @@ pub struct RunArgs {
     ///
     /// id=ID (net0, net1 ...), mode=native|skb (native, else skb), force-copy=on|off (off),
     /// queues=N (1), start-queue=M (0), frames=N (UMEM frames of 4 KiB per queue, a power of two, 4096),
-    /// require=any|native|zerocopy (any).
+    /// require=any|native|zerocopy (any), rate=PACKETS:BYTES:BURST (none; each way, a second; such as
+    /// rate=100K, rate=:125M, rate=1M:1G:50ms).
     ///
     /// inhibit=on uses an XDP program that is on the interface already, together with one of:
     /// sock-fds=A:B:... (open AF_XDP sockets, see `ringwire open`), xsks-map-fd=FD,

@@ -21,6 +21,7 @@
 
 pub mod boot;
 mod builder;
+pub mod check;
 pub mod cli;
 pub mod cmdline;
 pub mod config;

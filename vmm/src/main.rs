@@ -1,17 +1,24 @@
 //! `ringwire`: the command.
 
 use std::{
-    io::{self, IsTerminal},
+    fmt::Arguments,
+    io::{self, IsTerminal, Write},
     panic,
     process::ExitCode,
 };
 
 use clap::Parser;
+use serde_json::json;
 use tracing::Level;
 use tracing_subscriber::{filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
 use vmm::{
-    COUNTERS, NetdevReport, Vm,
-    cli::{CheckTarget, Cli, Command, RunArgs, open::OpenArgs},
+    COUNTERS, NetdevReport, Vm, check,
+    cli::{
+        Cli, Command, RunArgs,
+        check::{CheckArgs, CheckTarget},
+        open::OpenArgs,
+    },
+    config::NetdevConfig,
     exit::Status,
     probe::{self, Verdict},
     signals::Signals,
@@ -32,9 +39,11 @@ fn main() -> ExitCode {
     match cli.command {
         Command::Run(arguments) => run(*arguments),
         Command::Open(arguments) => open(arguments),
-        Command::Check {
-            what: CheckTarget::Kvm,
-        } => check_kvm(),
+        Command::Check(arguments) => match arguments.target() {
+            Ok(CheckTarget::Kvm) => check_kvm(arguments.json),
+            Ok(CheckTarget::Netdev(netdev)) => check_netdev(&netdev, &arguments),
+            Err(e) => fail(Status::Usage as u8, &e),
+        },
     }
 }
 
@@ -118,21 +127,49 @@ fn log_netdevs(netdevs: &[NetdevReport]) {
     }
 }
 
-fn check_kvm() -> ExitCode {
-    match probe::kvm() {
-        Ok(Verdict::CanBoot) => {
-            println!("kvm: yes, this host's KVM can boot Linux");
-            ExitCode::SUCCESS
+fn check_kvm(json: bool) -> ExitCode {
+    let (works, sentence) = match probe::kvm() {
+        Ok(Verdict::CanBoot) => (true, "yes, this host's KVM can boot Linux".to_owned()),
+        Ok(Verdict::Lacks { instruction, what }) => (
+            false,
+            format!("no, this host's KVM can't boot Linux: it fails at {instruction}: {what}"),
+        ),
+        Err(e) => (false, format!("no: {e}")),
+    };
+    if json {
+        say(format_args!(
+            "{}\n",
+            json!({ "works": works, "why": sentence })
+        ));
+    } else {
+        say(format_args!("kvm: {sentence}\n"));
+    }
+    answer(works)
+}
+
+fn check_netdev(netdev: &NetdevConfig, arguments: &CheckArgs) -> ExitCode {
+    match check::netdev(netdev, arguments.try_out) {
+        Ok(check) => {
+            if arguments.json {
+                say(format_args!("{:#}\n", check.json()));
+            } else {
+                say(format_args!("{check}"));
+            }
+            answer(check.works())
         }
-        Ok(Verdict::Lacks { instruction, what }) => {
-            println!(
-                "kvm: no, this host's KVM can't boot Linux: it fails at {instruction}: {what}"
-            );
-            ExitCode::FAILURE
-        }
-        Err(e) => {
-            println!("kvm: no: {e}");
-            ExitCode::FAILURE
-        }
+        Err(e) => fail(Status::Startup as u8, &e),
+    }
+}
+
+/// To standard output. If nobody reads it, the exit status still answers.
+fn say(text: Arguments<'_>) {
+    let _ = io::stdout().write_fmt(text);
+}
+
+fn answer(works: bool) -> ExitCode {
+    if works {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
     }
 }

@@ -38,16 +38,21 @@ enum Why {
     Device(#[from] devices::virtio::net::NetError),
     #[error("could not watch the link of {ifname}: {source}")]
     Watch { ifname: String, source: io::Error },
-    #[error(
-        "the file descriptor {fd} of {option} can't be used: {source}. It must be open in ringwire, inherited from the process that started it"
-    )]
-    Inherited {
-        fd: RawFd,
-        option: &'static str,
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Source(#[from] SourceError),
     #[error("could not duplicate a queue's file descriptor: {0}")]
     Duplicate(#[source] io::Error),
+}
+
+/// Why an inherited file descriptor can't be taken over.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the file descriptor {fd} of {option} can't be used: {source}. It must be open in ringwire, inherited from the process that started it"
+)]
+pub(crate) struct SourceError {
+    fd: RawFd,
+    option: &'static str,
+    source: io::Error,
 }
 
 /// The control loop's part of a network card.
@@ -109,7 +114,7 @@ impl Network {
                     .unwrap_or_else(|| own_mac(port.interface(), &config.id)),
                 mtu: Some(u16::try_from(port.mtu()).unwrap_or(u16::MAX)),
                 link_up,
-                rate: None,
+                rate: config.rate,
                 on_fault: end_vm(exit),
             },
             queues.into_iter().map(AfXdpBackend).collect(),
@@ -134,10 +139,9 @@ impl Network {
 }
 
 /// The sockets and maps that the configuration names, taken over.
-fn source(config: &SourceConfig) -> Result<Source, Why> {
-    let inherited = |option, fd| {
-        net_afxdp::inherited(fd).map_err(|source| Why::Inherited { fd, option, source })
-    };
+pub(crate) fn source(config: &SourceConfig) -> Result<Source, SourceError> {
+    let inherited =
+        |option, fd| net_afxdp::inherited(fd).map_err(|source| SourceError { fd, option, source });
     Ok(match config {
         SourceConfig::OwnProgram => Source::OwnProgram,
         SourceConfig::SockFds(fds) => {

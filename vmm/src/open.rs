@@ -24,7 +24,6 @@ use crate::{
     size,
 };
 
-mod links;
 pub mod privileges;
 
 pub use privileges::{PrivilegeError, User};
@@ -120,7 +119,6 @@ pub fn open(request: &OpenRequest) -> Result<Infallible, OpenError> {
     for (_, netdev) in &request.netdevs {
         prepared.push(prepare(netdev)?);
     }
-    links::let_children_inherit().map_err(OpenError::Inherit)?;
     set_memlock(request)?;
     let texts: Vec<String> = request.netdevs.iter().zip(&prepared).map(inner).collect();
     let arguments = arguments.iter().map(|it| fill_in(it, request, &texts));
@@ -166,6 +164,7 @@ fn prepare(netdev: &NetdevConfig) -> Result<Prepared, OpenError> {
     })?;
     prepared
         .let_children_inherit()
+        .and_then(|()| prepared.let_children_keep_program())
         .map_err(OpenError::Inherit)?;
     tracing::info!(
         "netdev '{}': {} is open in {} mode",

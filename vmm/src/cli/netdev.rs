@@ -4,6 +4,7 @@ use net_afxdp::{AttachMode, Require};
 
 use super::{
     options::{Options, OptionsError, with_kind},
+    rate,
     source::{self, SourceError},
 };
 use crate::config::{DiskConfig, NetdevConfig};
@@ -72,6 +73,7 @@ pub fn netdev(text: &str, index: usize) -> Result<NetdevConfig, NetdevError> {
         _ => None,
     })?;
     port.require = require.unwrap_or(port.require);
+    config.rate = options.convert("rate", rate::EXPECTED, rate::rate)?;
     config.source = source::source(&mut options)?;
     if options.take("busy-poll").is_some() {
         return Err(NetdevError::Later("busy-poll"));
@@ -155,7 +157,7 @@ mod tests {
     fn all_keys_are_read() {
         let config = netdev(
             "af-xdp,id=a,ifname=eth1,mode=skb,force-copy=on,queues=2,start-queue=3,frames=512,\
-             require=any,inhibit=on,sock-fds=7:8",
+             require=any,rate=1K,inhibit=on,sock-fds=7:8",
             4,
         );
         let wanted = NetdevConfig {
@@ -169,6 +171,7 @@ mod tests {
                 require: Require::Any,
             },
             source: SourceConfig::SockFds(vec![7, 8]),
+            rate: rate::rate("1K"),
             ..NetdevConfig::new("a", "eth1")
         };
         assert_eq!(config, Ok(wanted));
@@ -203,6 +206,10 @@ mod tests {
             (
                 "require=all",
                 "'all' is no value for require: any, native or zerocopy",
+            ),
+            (
+                "rate=0",
+                "'0' is no value for rate: packets a second, bytes",
             ),
             (
                 "busy-poll=50",

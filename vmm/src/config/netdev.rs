@@ -2,6 +2,7 @@
 
 use std::{collections::HashSet, os::fd::RawFd, path::PathBuf};
 
+use devices::virtio::net::RateLimit;
 use net_afxdp::{AttachMode, PortConfig, Require};
 
 /// One `--netdev af-xdp` with its virtio-net device. Meanings and defaults are QEMU's where QEMU has
@@ -14,6 +15,8 @@ pub struct NetdevConfig {
     pub port: PortConfig,
     /// Where the XDP program and the sockets come from.
     pub source: SourceConfig,
+    /// How much the card may carry; `None`: all that it can.
+    pub rate: Option<RateLimit>,
     /// The guest's MAC address; `None`: a locally administered one made from the interface's.
     pub mac: Option<[u8; 6]>,
 }
@@ -115,6 +118,7 @@ impl NetdevConfig {
                 ..PortConfig::default()
             },
             source: SourceConfig::default(),
+            rate: None,
             mac: None,
         }
     }

@@ -1,0 +1,197 @@
+//! `ringwire check`: what it finds on real interfaces. Needs root.
+
+use std::process::Command;
+
+use net_afxdp::{Port, PortConfig};
+use serde_json::Value;
+
+use crate::{
+    process::{Outcome, outcome, ringwire},
+    wire::{Wire, ip, is_root},
+};
+
+/// `ringwire check NETDEV` under `setpriv` or the like, in words.
+fn words_under(wrapper: &[&str], netdev: &str) -> Outcome {
+    let (first, rest) = wrapper.split_first().unwrap();
+    let mut command = Command::new(first);
+    let program = env!("CARGO_BIN_EXE_ringwire");
+    outcome(command.args(rest).args([program, "check", netdev]))
+}
+
+/// The same in JSON, with more arguments, and whether the exit status says yes.
+fn json(netdev: &str, arguments: &[&str]) -> (Value, bool) {
+    let end = outcome(ringwire(&["check", netdev, "--json"]).args(arguments));
+    let value: Value = serde_json::from_str(&end.stdout).unwrap();
+    assert_eq!(value["works"], end.code() == 0, "{end:?}");
+    (value, end.code() == 0)
+}
+
+/// The answer is no, and some problem has these words in it and a fix.
+fn assert_no(end: &Outcome, words: &str) {
+    assert_eq!((end.code(), end.stderr.as_str()), (1, ""), "{end:?}");
+    let mut lines = end.stdout.lines();
+    assert!(lines.next().unwrap().contains(": no, "), "{end:?}");
+    let problem = lines.find(|line| line.starts_with("problem: ") && line.contains(words));
+    assert!(problem.is_some(), "'{words}' is not in {}", end.stdout);
+    assert!(lines.next().unwrap().starts_with("  fix: "), "{end:?}");
+}
+
+fn check(netdev: &str) -> Outcome {
+    words_under(&["env"], netdev)
+}
+
+#[test]
+fn an_interface_that_can_be_used() {
+    if !is_root() {
+        return;
+    }
+    let wire = Wire::with_queues(2);
+    let netdev = format!("{},queues=2", wire.netdev());
+    let end = check(&netdev);
+    assert_eq!((end.code(), end.stderr.as_str()), (0, ""), "{end:?}");
+    let answer = format!("af-xdp on {}: yes, ", wire.name);
+    assert!(end.stdout.starts_with(&answer), "{}", end.stdout);
+    for words in [
+        "driver           veth",
+        "queues           2, at most 2",
+        "XDP program      none",
+        "load a program   works (tried)",
+        "8 MiB needed, the limit is ",
+    ] {
+        assert!(end.stdout.contains(words), "'{words}' in {}", end.stdout);
+    }
+    let (json, works) = json(&netdev, &[]);
+    assert!(
+        works && json["problems"].as_array().unwrap().is_empty(),
+        "{json}"
+    );
+    assert_eq!(json["interface"]["queues"], 2);
+    assert_eq!(json["memory"]["needed"], 8 << 20);
+    assert_eq!(json["abilities"]["load"]["state"], "tried");
+    assert!(json["trial"].is_null());
+    wire.assert_clean();
+}
+
+#[test]
+fn a_trial_tells_the_mode() {
+    if !is_root() {
+        return;
+    }
+    let wire = Wire::new();
+    let (value, works) = json(&wire.netdev(), &["--try"]);
+    assert!(works, "{value}");
+    assert_eq!(value["trial"]["mode"], "native");
+    assert_eq!(value["trial"]["zero_copy"], false);
+    assert_eq!(value["trial"]["mtu"], 1500);
+    wire.assert_clean();
+}
+
+#[test]
+fn what_is_in_the_way_is_named_with_its_fix() {
+    if !is_root() {
+        return;
+    }
+    let wire = Wire::new();
+    let netdev = wire.netdev();
+    assert_no(
+        &check("af-xdp,ifname=rw-not-there"),
+        "there is no network interface",
+    );
+    assert_no(
+        &check(&format!("{netdev},queues=7")),
+        "but 7 from 0 on are asked",
+    );
+    assert_no(
+        &check(&format!("{netdev},start-queue=1")),
+        "but 1 from 1 on are",
+    );
+    assert_no(
+        &check(&format!("{netdev},require=zerocopy")),
+        "zero-copy does not work",
+    );
+    let no_rights = ["setpriv", "--bounding-set=-net_admin,-bpf,-sys_admin"];
+    assert_no(&words_under(&no_rights, &netdev), "CAP_NET_ADMIN");
+    let no_sockets = ["setpriv", "--bounding-set=-net_raw"];
+    assert_no(
+        &words_under(&no_sockets, &netdev),
+        "sockets can't be created",
+    );
+    let little = [
+        "prlimit",
+        "--memlock=65536",
+        "setpriv",
+        "--bounding-set=-ipc_lock",
+    ];
+    assert_no(
+        &words_under(&little, &netdev),
+        "4096 KiB of memory can't be locked",
+    );
+
+    let port = PortConfig {
+        ifname: wire.name.clone(),
+        frames: 64,
+        ..PortConfig::default()
+    };
+    let other = Port::open(&port).unwrap();
+    assert_no(&check(&netdev), "another XDP program is on");
+    let (value, _) = json(&netdev, &[]);
+    assert_eq!(value["program"]["mode"], "native", "{value}");
+    drop(other);
+    wire.assert_clean();
+}
+
+#[test]
+fn what_others_hand_over() {
+    if !is_root() {
+        return;
+    }
+    let wire = Wire::new();
+    let script = "\"$1\" check \"$2\"; echo status $?; \"$1\" check \"$2,require=zerocopy\"";
+    let ringwire = env!("CARGO_BIN_EXE_ringwire");
+    let mut command = Command::new(ringwire);
+    command.args(["open", "--netdev", &wire.netdev(), "--"]);
+    command.args(["sh", "-c", script, "sh", ringwire, "{netdev}"]);
+    let end = outcome(&mut command);
+    assert!(end.stdout.contains("\nstatus 0\n"), "{end:?}");
+    assert_eq!(end.code(), 1, "{end:?}");
+    let absent = format!("{},inhibit=on,map-path=/nonexistent/map", wire.netdev());
+    assert_no(&check(&absent), "/nonexistent/map");
+    let closed = format!("{},inhibit=on,sock-fds=1000000", wire.netdev());
+    assert_no(&check(&closed), "1000000 of sock-fds can't be used");
+    wire.assert_clean();
+}
+
+#[test]
+fn notes_are_no_obstacles() {
+    if !is_root() {
+        return;
+    }
+    let wire = Wire::new();
+    ip(&["link", "set", &wire.name, "down"]).unwrap();
+    let end = check(&wire.netdev());
+    assert_eq!(end.code(), 0, "{end:?}");
+    assert!(end.stdout.contains("\nnote: "), "{}", end.stdout);
+    assert!(end.stdout.contains("is down"), "{}", end.stdout);
+    let (value, _) = json(&wire.netdev(), &[]);
+    assert_eq!(value["problems"][0]["blocks"], false, "{value}");
+    assert_eq!(value["interface"]["up"], false);
+}
+
+#[test]
+fn options_that_are_none_are_usage() {
+    for netdev in ["tap,ifname=a", "af-xdp", "af-xdp,ifname=a,inhibit=on"] {
+        check(netdev).assert_fails(2, "check");
+    }
+    check("af-xdp,ifname=a,queues=0").assert_fails(1, "0 queues are not possible");
+    let sockets = "af-xdp,ifname=a,inhibit=on,sock-fds=3";
+    outcome(&mut ringwire(&["check", sockets, "--try"]))
+        .assert_fails(1, "sock-fds can be used once only");
+}
+
+#[test]
+fn kvm_answers_in_json_too() {
+    let end = outcome(&mut ringwire(&["check", "kvm", "--json"]));
+    let value: Value = serde_json::from_str(&end.stdout).unwrap();
+    assert_eq!(value["works"], end.code() == 0, "{end:?}");
+    assert!(value["why"].is_string());
+}
