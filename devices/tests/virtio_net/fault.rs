@@ -19,7 +19,7 @@ use devices::{
     },
 };
 
-use crate::guest::*;
+use crate::{guest::*, pairs_guest::PairsGuest};
 
 const WELL: u8 = 0;
 const LINK_DOWN: u8 = 1;
@@ -129,6 +129,37 @@ fn a_dying_thread_is_reported() {
     guest.driver.wait_needs_reset();
     guest.driver.write(register::STATUS, 0);
     assert_eq!(guest.driver.status(), 0);
+}
+
+/// 57: so it is with one of several, and the control queue answers, whatever it answers.
+#[test]
+fn a_dying_thread_of_several_is_reported() {
+    for used in [1, 2, 3] {
+        let mood = Arc::new(AtomicU8::new(WELL));
+        let ends = (0..3).map(|_| {
+            let (inner, wire) = Loopback::pair(MAX_FRAME).unwrap();
+            let mood = Arc::clone(&mood);
+            (Moody { inner, mood }, wire)
+        });
+        let (near, far): (Vec<_>, Vec<_>) = ends.unzip();
+        let mut guest = PairsGuest::plug_on("tdie3", near, far);
+        guest.boot();
+        guest.set_pairs(used);
+        guest.check_traffic(used);
+        mood.store(PANIC, Ordering::SeqCst);
+        guest.queue_frame(used - 1, &pattern(64, 1));
+        let faults = Arc::clone(&guest.faults);
+        let fault = wait_for("the report", || faults.lock().unwrap().pop());
+        assert!(fault.starts_with("the io-thread tdie3"), "{fault}");
+        assert!(fault.ends_with("panicked: told to"), "{fault}");
+        guest.driver.wait_needs_reset();
+        mood.store(WELL, Ordering::SeqCst);
+        for count in [1, 3, 2] {
+            guest.set_pairs(count);
+        }
+        guest.driver.write(register::STATUS, 0);
+        assert_eq!(guest.driver.status(), 0);
+    }
 }
 
 /// What the back end has to say at its end reaches the VMM.
