@@ -31,7 +31,7 @@ pub enum Status {
     Host = 6,
 }
 
-/// The statuses as `--help` shows them.
+/// The statuses, and what other signals do, as `--help` shows them.
 pub const STATUS_HELP: &str = "\
 Exit status:
   0      the guest powered off or rebooted, or Ctrl-A x was typed
@@ -42,7 +42,9 @@ Exit status:
   4      the guest's CPU shut down (triple fault)
   5      KVM could not run the guest further; see `ringwire check kvm`
   6      the host failed while the guest ran
-  128+N  ended by signal N (SIGHUP, SIGINT, SIGTERM)";
+  128+N  ended by signal N (SIGHUP, SIGINT, SIGTERM)
+
+SIGUSR1 makes a running guest's network cards log their counters.";
 
 /// Why a VM stopped.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -265,6 +265,31 @@ fn a_vm_runs_without_privileges() {
 }
 
 #[test]
+fn three_capabilities_are_enough_for_it() {
+    if !is_root() {
+        return;
+    }
+    let wire = Wire::new();
+    let public = Public::new();
+    let ringwire = public.copy(env!("CARGO_BIN_EXE_ringwire").as_ref(), "ringwire");
+    let user = nobody().to_string();
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--reuid", &user, "--clear-groups"])
+        .args(["--inh-caps", "-all,+net_admin,+net_raw,+bpf"])
+        .args(["--ambient-caps", "-all,+net_admin,+net_raw,+bpf"])
+        .args([&ringwire, "open", "--netdev", &wire.netdev(), "--"])
+        .args(["sh", "-c", "cat /proc/self/status", "{netdev}"]);
+    let end = outcome(&mut command);
+    assert_eq!((end.code(), end.stderr.as_str()), (0, ""), "{end:?}");
+    for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+        assert_eq!(field(&end.stdout, set), ["0000000000000000"], "{set}");
+    }
+    assert_eq!(field(&end.stdout, "NoNewPrivs"), ["1"]);
+    wire.assert_clean();
+}
+
+#[test]
 fn what_is_missing_is_named_and_nothing_is_left() {
     if !is_root() {
         return;
