@@ -205,9 +205,10 @@ impl AsFd for Handle {
     }
 }
 
-/// A bound socket and its rings. They are only ever borrowed from here: they end with the handle.
+/// The rings, and what is on their other side: a bound socket, or a model of it. They are only ever
+/// borrowed from here: they end with it.
 #[derive(Debug)]
-pub(crate) struct Rings {
+pub(crate) struct Rings<K = Handle> {
     /// To the kernel: frames to receive into.
     pub(crate) fill: Producer<u64>,
     /// From the kernel: frames that were sent.
@@ -216,7 +217,8 @@ pub(crate) struct Rings {
     pub(crate) rx: Consumer<Descriptor>,
     /// To the kernel: frames to send.
     pub(crate) tx: Producer<Descriptor>,
-    handle: Handle,
+    /// The kernel.
+    pub(crate) kernel: K,
 }
 
 impl Rings {
@@ -242,14 +244,8 @@ impl Rings {
             completion,
             rx,
             tx,
-            handle,
+            kernel: handle,
         })
-    }
-}
-
-impl AsFd for Rings {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.handle.as_fd()
     }
 }
 

@@ -254,7 +254,7 @@ impl Opening<'_> {
         };
         let socket = socket.map_or_else(socket::create, Ok)?;
         let socket = Socket::set_up(socket, umem, &options)?;
-        let limits = self.frame_limits(socket.zero_copy());
+        let limits = self.frame_limits(socket.zero_copy);
         let queue = Queue::new(id, socket, pool, limits);
         steering.direct(number, id, queue.as_fd())?;
         Ok(queue)

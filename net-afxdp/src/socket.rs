@@ -113,13 +113,14 @@ pub enum SocketError {
     Bind(#[source] io::Error),
 }
 
-/// A bound AF_XDP socket with its rings and the memory of its frames.
+/// A bound AF_XDP socket, or a model of one, with its rings and the memory of its frames.
 #[derive(Debug)]
-pub(crate) struct Socket {
-    pub(crate) rings: Rings,
+pub(crate) struct Socket<K = Handle> {
+    pub(crate) rings: Rings<K>,
     /// After the rings: the socket goes first.
     pub(crate) umem: Umem,
-    zero_copy: bool,
+    /// Whether the driver reads and writes the frames in place (`XDP_OPTIONS`).
+    pub(crate) zero_copy: bool,
 }
 
 impl Socket {
@@ -152,37 +153,37 @@ impl Socket {
             zero_copy,
         })
     }
+}
 
-    /// Whether the driver reads and writes the frames in place (`XDP_OPTIONS`).
-    pub(crate) fn zero_copy(&self) -> bool {
-        self.zero_copy
-    }
-
-    /// Tells the kernel that the tx ring has entries. Does not block.
+/// What is on the other side of the rings.
+pub(crate) trait Kernel {
+    /// Tells it that the tx ring has entries. Does not block.
     ///
     /// # Errors
     /// See the callers; `EBUSY` means that one frame was lost.
-    pub(crate) fn kick_tx(&self) -> Result<(), Errno> {
-        rustix::net::send(self.as_fd(), &[], rustix::net::SendFlags::DONTWAIT).map(drop)
-    }
+    fn kick_tx(&self) -> Result<(), Errno>;
 
-    /// Tells the kernel that the fill ring has entries. Does not block.
+    /// Tells it that the fill ring has entries. Does not block.
     ///
     /// # Errors
     /// The system's.
-    pub(crate) fn kick_rx(&self) -> Result<(), Errno> {
-        rustix::net::recv(
-            self.as_fd(),
-            &mut [0u8; 0],
-            rustix::net::RecvFlags::DONTWAIT,
-        )
-        .map(drop)
+    fn kick_rx(&self) -> Result<(), Errno>;
+}
+
+impl Kernel for Handle {
+    fn kick_tx(&self) -> Result<(), Errno> {
+        rustix::net::send(self, &[], rustix::net::SendFlags::DONTWAIT).map(drop)
+    }
+
+    fn kick_rx(&self) -> Result<(), Errno> {
+        let nothing = &mut [0u8; 0];
+        rustix::net::recv(self, nothing, rustix::net::RecvFlags::DONTWAIT).map(drop)
     }
 }
 
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.rings.as_fd()
+        self.rings.kernel.as_fd()
     }
 }
 

@@ -1,7 +1,13 @@
 //! One queue of an interface: bursts of frames in and out.
 
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod random_tests;
 mod receive;
 mod send;
+#[cfg(test)]
+mod tests;
 
 use std::{
     io,
@@ -14,8 +20,9 @@ pub use send::SendError;
 use crate::{
     counters::{Counters, FrameAccounting, Statistics},
     frame::{FramePool, Side},
+    libxdp::Handle,
     multi_buffer::FrameLimits,
-    socket::Socket,
+    socket::{Kernel, Socket},
 };
 
 /// One queue of an interface, with its socket, its rings and its frames.
@@ -30,7 +37,13 @@ use crate::{
 #[derive(Debug)]
 pub struct Queue {
     id: u32,
-    socket: Socket,
+    path: Path<Handle>,
+}
+
+/// What a queue is made of, on a kernel or on a model of it.
+#[derive(Debug)]
+struct Path<K> {
+    socket: Socket<K>,
     pool: FramePool,
     limits: FrameLimits,
     /// What comes next in the rx ring is the rest of a frame that is too long.
@@ -38,89 +51,23 @@ pub struct Queue {
     counters: Counters,
 }
 
-impl Queue {
-    /// Takes over a bound socket and arms its receive side.
-    pub(crate) fn new(id: u32, socket: Socket, pool: FramePool, limits: FrameLimits) -> Self {
-        let mut queue = Self {
-            id,
+impl<K: Kernel> Path<K> {
+    /// Arms the receive side.
+    fn new(socket: Socket<K>, pool: FramePool, limits: FrameLimits) -> Self {
+        let mut path = Self {
             socket,
             pool,
             limits,
             dropping: false,
             counters: Counters::default(),
         };
-        queue.arm();
-        queue.wake_rx();
-        queue
-    }
-
-    /// Number of the queue on its interface.
-    #[must_use]
-    pub fn id(&self) -> u32 {
-        self.id
-    }
-
-    /// Longest frame that [`send`](Self::send) takes, in bytes: Ethernet header included, FCS not.
-    ///
-    /// One chunk (4096), or as many as frames of the MTU need that the interface had when it was
-    /// opened.
-    #[must_use]
-    pub fn max_frame(&self) -> usize {
-        self.limits.sent() as usize
-    }
-
-    /// Longest frame that can be received, in bytes: the kernel keeps the start of a chunk for
-    /// itself. Longer ones are dropped, and counted in [`Statistics::rx_dropped`] or, with frames of
-    /// several chunks, in [`Counters::rx_too_long`].
-    #[must_use]
-    pub fn max_received_frame(&self) -> usize {
-        self.limits.received() as usize
-    }
-
-    /// Whether frames may have several chunks (`XDP_USE_SG`).
-    #[must_use]
-    pub fn multi_buffer(&self) -> bool {
-        self.limits.are_several_chunks()
-    }
-
-    /// Largest MTU in bytes whose frames can be sent and received, with a VLAN tag.
-    #[must_use]
-    pub fn max_mtu(&self) -> u32 {
-        self.limits.mtu()
-    }
-
-    /// Whether the driver reads and writes the frames in place, without a copy in the kernel.
-    #[must_use]
-    pub fn zero_copy(&self) -> bool {
-        self.socket.zero_copy()
-    }
-
-    /// What this queue has done so far.
-    #[must_use]
-    pub fn counters(&self) -> Counters {
-        self.counters
-    }
-
-    /// The kernel's counters of this socket.
-    ///
-    /// # Errors
-    /// The system's.
-    pub fn statistics(&self) -> io::Result<Statistics> {
-        let raw = rustix::net::sockopt::xdp_statistics(self.as_fd())?;
-        // Those that Linux 5.9 brought are there: it also brought the link that the program needs.
-        Ok(Statistics {
-            rx_dropped: raw.rx_dropped,
-            rx_invalid_descs: raw.rx_invalid_descs,
-            tx_invalid_descs: raw.tx_invalid_descs,
-            rx_ring_full: raw.rx_ring_full.unwrap_or(0),
-            rx_fill_ring_empty_descs: raw.rx_fill_ring_empty_descs.unwrap_or(0),
-            tx_ring_empty_descs: raw.tx_ring_empty_descs.unwrap_or(0),
-        })
+        path.arm();
+        path.wake_rx();
+        path
     }
 
     /// Where the frames are now.
-    #[must_use]
-    pub fn accounting(&self) -> FrameAccounting {
+    fn accounting(&self) -> FrameAccounting {
         let socket = &self.socket;
         let receive = self.pool.lent(Side::Receive);
         let transmit = self.pool.lent(Side::Transmit);
@@ -145,18 +92,98 @@ impl Queue {
     }
 }
 
+impl Queue {
+    /// Takes over a bound socket and arms its receive side.
+    pub(crate) fn new(id: u32, socket: Socket, pool: FramePool, limits: FrameLimits) -> Self {
+        Self {
+            id,
+            path: Path::new(socket, pool, limits),
+        }
+    }
+
+    /// Number of the queue on its interface.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// Longest frame that [`send`](Self::send) takes, in bytes: Ethernet header included, FCS not.
+    ///
+    /// One chunk (4096), or as many as frames of the MTU need that the interface had when it was
+    /// opened.
+    #[must_use]
+    pub fn max_frame(&self) -> usize {
+        self.path.limits.sent() as usize
+    }
+
+    /// Longest frame that can be received, in bytes: the kernel keeps the start of a chunk for
+    /// itself. Longer ones are dropped, and counted in [`Statistics::rx_dropped`] or, with frames of
+    /// several chunks, in [`Counters::rx_too_long`].
+    #[must_use]
+    pub fn max_received_frame(&self) -> usize {
+        self.path.limits.received() as usize
+    }
+
+    /// Whether frames may have several chunks (`XDP_USE_SG`).
+    #[must_use]
+    pub fn multi_buffer(&self) -> bool {
+        self.path.limits.are_several_chunks()
+    }
+
+    /// Largest MTU in bytes whose frames can be sent and received, with a VLAN tag.
+    #[must_use]
+    pub fn max_mtu(&self) -> u32 {
+        self.path.limits.mtu()
+    }
+
+    /// Whether the driver reads and writes the frames in place, without a copy in the kernel.
+    #[must_use]
+    pub fn zero_copy(&self) -> bool {
+        self.path.socket.zero_copy
+    }
+
+    /// What this queue has done so far.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.path.counters
+    }
+
+    /// The kernel's counters of this socket.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn statistics(&self) -> io::Result<Statistics> {
+        let raw = rustix::net::sockopt::xdp_statistics(self.as_fd())?;
+        // Those that Linux 5.9 brought are there: it also brought the link that the program needs.
+        Ok(Statistics {
+            rx_dropped: raw.rx_dropped,
+            rx_invalid_descs: raw.rx_invalid_descs,
+            tx_invalid_descs: raw.tx_invalid_descs,
+            rx_ring_full: raw.rx_ring_full.unwrap_or(0),
+            rx_fill_ring_empty_descs: raw.rx_fill_ring_empty_descs.unwrap_or(0),
+            tx_ring_empty_descs: raw.tx_ring_empty_descs.unwrap_or(0),
+        })
+    }
+
+    /// Where the frames are now.
+    #[must_use]
+    pub fn accounting(&self) -> FrameAccounting {
+        self.path.accounting()
+    }
+}
+
 impl AsFd for Queue {
     /// The socket: readable when frames have been received; writable when the tx ring is half empty
     /// (so ask for that only while [`Queue::room`] is 0, edge-triggered).
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        self.path.socket.as_fd()
     }
 }
 
 impl Drop for Queue {
     fn drop(&mut self) {
         let accounting = self.accounting();
-        tracing::debug!(queue = self.id, ?accounting, counters = ?self.counters, "closing");
+        tracing::debug!(queue = self.id, ?accounting, counters = ?self.path.counters, "closing");
         if !accounting.is_balanced() && !thread::panicking() {
             tracing::error!(
                 queue = self.id,

@@ -2,11 +2,12 @@
 
 use std::ops::ControlFlow;
 
-use super::Queue;
+use super::{Path, Queue};
 use crate::{
     frame::{Frame, FramePool, Side},
     multi_buffer::{MAX_FRAGMENTS, PACKET_CONTINUES},
     ring::{Burst, Descriptor, Producer},
+    socket::Kernel,
     umem::Umem,
 };
 
@@ -19,6 +20,21 @@ impl Queue {
     /// frames taken goes back to the kernel together, when this returns. If `take` panics, the frame
     /// counts as taken.
     pub fn receive(
+        &mut self,
+        budget: usize,
+        take: impl FnMut(&[&[u8]]) -> ControlFlow<()>,
+    ) -> usize {
+        self.path.receive(budget, take)
+    }
+
+    /// Throws away all frames that have been received so far; returns how many.
+    pub fn discard(&mut self) -> usize {
+        self.path.discard()
+    }
+}
+
+impl<K: Kernel> Path<K> {
+    pub(super) fn receive(
         &mut self,
         budget: usize,
         mut take: impl FnMut(&[&[u8]]) -> ControlFlow<()>,
@@ -36,8 +52,7 @@ impl Queue {
         packets
     }
 
-    /// Throws away all frames that have been received so far; returns how many.
-    pub fn discard(&mut self) -> usize {
+    pub(super) fn discard(&mut self) -> usize {
         // What arrives meanwhile is left for the next time, so that this ends.
         let budget = self.socket.rings.rx.available() as usize;
         let packets = self.receive_burst(budget, |_| ControlFlow::Continue(()));
@@ -106,7 +121,7 @@ impl Queue {
             self.counters.rx_wakeups += 1;
             // A link that is down is all that can be wrong; there is nothing to receive then, and
             // the kernel looks at the ring when it comes up.
-            let _ = self.socket.kick_rx();
+            let _ = self.socket.rings.kernel.kick_rx();
         }
     }
 }

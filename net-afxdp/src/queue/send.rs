@@ -4,11 +4,12 @@ use std::io;
 
 use rustix::io::Errno;
 
-use super::Queue;
+use super::{Path, Queue};
 use crate::{
     frame::{Frame, FramePool, Side},
     multi_buffer::{MAX_FRAGMENTS, PACKET_CONTINUES},
     ring::Descriptor,
+    socket::Kernel,
     umem::CHUNK_SIZE,
 };
 
@@ -41,12 +42,7 @@ impl Queue {
     /// How many frames of any length [`send`](Self::send) would take now. Takes back what was sent
     /// when less than half is free.
     pub fn room(&mut self) -> usize {
-        if self.pool.free() < self.pool.total() / 4 {
-            self.reap();
-        }
-        let free = self.pool.free();
-        let chunks = self.socket.rings.tx.room(free).min(free);
-        (chunks / self.limits.send_chunks()) as usize
+        self.path.room()
     }
 
     /// Queues one frame of `length` bytes, whole or not at all. `fill` is called for each of its
@@ -56,7 +52,43 @@ impl Queue {
     ///
     /// # Errors
     /// `TooLong` and `TooShort` concern this frame alone; `Full`: retry when the queue is writable.
-    pub fn send(
+    pub fn send(&mut self, length: usize, fill: impl FnMut(&mut [u8])) -> Result<(), SendError> {
+        self.path.send(length, fill)
+    }
+
+    /// Publishes what was queued and, if the kernel asks for it, wakes it up. It takes several system
+    /// calls when the kernel takes fewer frames in one (32 before Linux 6.17); their number is
+    /// bounded by that of the frames.
+    ///
+    /// # Errors
+    /// What makes sending impossible for now: `ENETDOWN` (interface switched off), `ENXIO` (it is
+    /// gone). The frames stay in the ring and are sent by a later flush. Frames that the kernel lost
+    /// and moments of congestion are not errors; they are counted. After congestion
+    /// [`unsent`](Self::unsent) is not 0: flush again a moment later.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.path.flush()
+    }
+
+    /// How many flushed frames the kernel has not taken yet. In copy mode nothing announces the end of
+    /// a congestion in the driver: while this is not 0, call [`flush`](Self::flush) again within a
+    /// millisecond or so, even if there is nothing new to send.
+    #[must_use]
+    pub fn unsent(&self) -> usize {
+        self.path.unsent()
+    }
+}
+
+impl<K: Kernel> Path<K> {
+    pub(super) fn room(&mut self) -> usize {
+        if self.pool.free() < self.pool.total() / 4 {
+            self.reap();
+        }
+        let free = self.pool.free();
+        let chunks = self.socket.rings.tx.room(free).min(free);
+        (chunks / self.limits.send_chunks()) as usize
+    }
+
+    pub(super) fn send(
         &mut self,
         length: usize,
         mut fill: impl FnMut(&mut [u8]),
@@ -109,16 +141,7 @@ impl Queue {
         Ok(())
     }
 
-    /// Publishes what was queued and, if the kernel asks for it, wakes it up. It takes several system
-    /// calls when the kernel takes fewer frames in one (32 before Linux 6.17); their number is
-    /// bounded by that of the frames.
-    ///
-    /// # Errors
-    /// What makes sending impossible for now: `ENETDOWN` (interface switched off), `ENXIO` (it is
-    /// gone). The frames stay in the ring and are sent by a later flush. Frames that the kernel lost
-    /// and moments of congestion are not errors; they are counted. After congestion
-    /// [`unsent`](Self::unsent) is not 0: flush again a moment later.
-    pub fn flush(&mut self) -> io::Result<()> {
+    pub(super) fn flush(&mut self) -> io::Result<()> {
         self.socket.rings.tx.publish();
         let pending = self.socket.rings.tx.pending();
         // As many may be lost, and as many calls may go without a sign that they did something:
@@ -144,11 +167,7 @@ impl Queue {
         Ok(())
     }
 
-    /// How many flushed frames the kernel has not taken yet. In copy mode nothing announces the end of
-    /// a congestion in the driver: while this is not 0, call [`flush`](Self::flush) again within a
-    /// millisecond or so, even if there is nothing new to send.
-    #[must_use]
-    pub fn unsent(&self) -> usize {
+    pub(super) fn unsent(&self) -> usize {
         self.socket.rings.tx.pending() as usize
     }
 
@@ -159,12 +178,12 @@ impl Queue {
             self.socket.rings.completion.available(),
         );
         self.counters.tx_wakeups += 1;
-        let result = self.socket.kick_tx();
+        let result = self.socket.rings.kernel.kick_tx();
         let after = (
             self.socket.rings.tx.pending(),
             self.socket.rings.completion.available(),
         );
-        let zero_copy = self.socket.zero_copy();
+        let zero_copy = self.socket.zero_copy;
         match result {
             // net/xdp/xsk.c, __xsk_generic_xmit: the frame was completed, but not sent.
             Err(Errno::BUSY) if !zero_copy => {
@@ -192,7 +211,7 @@ impl Queue {
     }
 
     /// Takes back the frames that were sent.
-    fn reap(&mut self) {
+    pub(super) fn reap(&mut self) {
         let mut sent = self.socket.rings.completion.peek(u32::MAX);
         for position in 0..sent.len() {
             let frame = sent
