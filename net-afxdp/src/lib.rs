@@ -62,6 +62,7 @@
 mod bpf;
 mod config;
 mod counters;
+mod diag;
 mod error;
 mod ethtool;
 mod frame;
@@ -94,6 +95,7 @@ mod xskmap;
 
 pub use config::{MAX_FRAMES, MIN_FRAMES, PortConfig, Require};
 pub use counters::{Counters, FrameAccounting, Statistics};
+pub use diag::BoundSocket;
 pub use error::{OpenError, QueueError};
 pub use ethtool::Offload;
 pub use handed::HandedError;

@@ -24,10 +24,10 @@ use crate::{
 
 /// How long a busy queue is tried again. The kernel frees a queue some 50 ms after its socket was
 /// closed; on a loaded machine it took more than a second.
-const BUSY_PATIENCE: Duration = Duration::from_millis(3000);
+pub(crate) const BUSY_PATIENCE: Duration = Duration::from_millis(3000);
 
 /// Pause between two tries.
-const BUSY_PAUSE: Duration = Duration::from_millis(10);
+pub(crate) const BUSY_PAUSE: Duration = Duration::from_millis(10);
 
 /// What a `sendto` should transmit at most in copy mode, in frames. More makes no difference.
 const TX_BUDGET: u32 = 256;

@@ -6,6 +6,8 @@ mod rights;
 use std::{
     fmt, io,
     os::fd::{AsFd, BorrowedFd},
+    thread,
+    time::Instant,
 };
 
 use libbpf_rs::{Xdp, XdpFlags};
@@ -15,6 +17,7 @@ pub use rights::Right;
 
 use crate::{
     config::PortConfig,
+    diag::{self, BoundSocket},
     error::OpenError,
     ethtool::{self, Offload},
     interface::{Interface, InterfaceError},
@@ -115,6 +118,9 @@ pub struct Probe {
     pub kernel: String,
     /// The XDP program that is on the interface.
     pub program: Option<ForeignProgram>,
+    /// The AF_XDP sockets that are bound to its queues. `None`: the kernel does not say, as
+    /// it has no CONFIG_XDP_SOCKETS_DIAG.
+    pub bound: Option<Vec<BoundSocket>>,
     /// What its driver can do. `None`: the kernel (before 6.3) does not say.
     pub features: Option<XdpFeatures>,
     /// What its driver and the stack do with frames.
@@ -193,6 +199,7 @@ impl Probe {
             driver: ethtool::driver(name).unwrap_or_default(),
             kernel: kernel(),
             program: interface.xdp_program().map(program::named),
+            bound: bound(config, interface.index()),
             features,
             offloads: ethtool::offloads(name).unwrap_or_default(),
             load: Ability::tried(LoadedProgram::load(interface.queues(), false).map(drop)),
@@ -255,6 +262,21 @@ pub(crate) fn features(ifindex: u32) -> Option<XdpFeatures> {
 /// Whether no features means that there are none: the kernel tells them from 6.3 on.
 fn has_features() -> bool {
     multi_buffer::version().is_some_and(|version| version >= (6, 3))
+}
+
+/// The sockets on the interface; waits for those on queues that are wanted to go, as opening does:
+/// the kernel releases a queue late.
+fn bound(config: &PortConfig, ifindex: u32) -> Option<Vec<BoundSocket>> {
+    let wanted = config.start_queue..config.start_queue.saturating_add(config.queues);
+    let start = Instant::now();
+    loop {
+        let sockets = diag::bound(ifindex).ok()?;
+        let busy = sockets.iter().any(|socket| wanted.contains(&socket.queue));
+        if !busy || start.elapsed() > socket::BUSY_PATIENCE {
+            return Some(sockets);
+        }
+        thread::sleep(socket::BUSY_PAUSE);
+    }
 }
 
 fn kernel() -> String {

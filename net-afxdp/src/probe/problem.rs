@@ -33,6 +33,7 @@ const UNPRIVILEGED: &str =
 pub(super) fn find(config: &PortConfig, source: &Source, probe: &Probe) -> Vec<Problem> {
     let mut problems = Vec::new();
     configuration(config, probe, &mut problems);
+    queues(config, probe, &mut problems);
     link(probe, &mut problems);
     if !matches!(source, Source::Sockets(_)) {
         sockets(probe, &mut problems);
@@ -88,6 +89,25 @@ fn configuration(config: &PortConfig, probe: &Probe, problems: &mut Vec<Problem>
                 format!("ask for fewer: its driver can have {max} at most")
             },
         ));
+    }
+}
+
+fn queues(config: &PortConfig, probe: &Probe, problems: &mut Vec<Problem>) {
+    let name = probe.interface.name();
+    let wanted = config.start_queue..config.start_queue.saturating_add(config.queues);
+    for socket in probe.bound.iter().flatten() {
+        if wanted.contains(&socket.queue) {
+            let user = socket
+                .user
+                .map_or_else(String::new, |user| format!(" of user {user}"));
+            problems.push(blocking(
+                format!(
+                    "an AF_XDP socket{user} is bound to queue {} of {name} already",
+                    socket.queue
+                ),
+                "end its process (`ss --xdp -p` shows it), or use other queues",
+            ));
+        }
     }
 }
 

@@ -73,6 +73,34 @@ fn nothing_is_in_the_way_on_veth() {
 }
 
 #[test]
+fn a_queue_that_is_taken_is_in_the_way() {
+    let Some(net) = Net::with_queues(2) else {
+        return;
+    };
+    let (port, queue) = open(&PortConfig {
+        start_queue: 1,
+        ..config(&net.near)
+    });
+    drop(port);
+    let two = PortConfig {
+        queues: 2,
+        ..config(&net.near)
+    };
+    if Probe::of(&two).unwrap().bound.is_none() {
+        skipped("a queue that a probe finds taken: this kernel has no CONFIG_XDP_SOCKETS_DIAG");
+        return;
+    }
+    let start = format!(
+        "an AF_XDP socket of user 0 is bound to queue 1 of {}",
+        net.near
+    );
+    let text = problem(&two);
+    assert!(text.starts_with(&start), "{text}");
+    assert!(Probe::interface(&net.near).unwrap().would_open());
+    drop(queue);
+}
+
+#[test]
 fn too_many_queues_and_contradictions() {
     let Some(net) = Net::with_queues(2) else {
         return;
@@ -93,15 +121,22 @@ fn too_many_queues_and_contradictions() {
 
 #[test]
 fn a_program_of_others_is_in_the_way() {
-    let Some(net) = Net::new() else { return };
-    let (port, queue) = open(&config(&net.near));
+    let Some(net) = Net::with_queues(2) else {
+        return;
+    };
+    // Its queue is free: only the program is there.
+    let port = Port::open(&PortConfig {
+        start_queue: 1,
+        ..config(&net.near)
+    })
+    .unwrap();
     let text = problem(&config(&net.near));
     assert!(
         text.starts_with(&format!("another XDP program is on {} (id ", net.near))
             && text.contains("name ringwire_xsk, mode native"),
         "{text}"
     );
-    drop((port, queue));
+    drop(port);
 }
 
 #[test]
