@@ -8,6 +8,7 @@
 mod child;
 mod faults;
 mod foreign;
+mod handed;
 mod inject;
 mod large;
 mod life;
