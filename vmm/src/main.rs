@@ -57,8 +57,15 @@ fn start_log(verbose: u8) {
         .with_writer(io::stderr)
         .with_target(false)
         .with_ansi(io::stderr().is_terminal());
+    // What it says of each interface that it opened, the netdev says with its id.
+    let port = if level == Level::INFO {
+        Level::WARN
+    } else {
+        level
+    };
     let shown = Targets::new()
         .with_default(level)
+        .with_target("net_afxdp::port", port)
         .with_target(COUNTERS, level.max(Level::INFO));
     tracing_subscriber::registry()
         .with(lines)

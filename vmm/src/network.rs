@@ -62,7 +62,9 @@ pub(crate) struct Network {
     control: NetControl,
     /// `None` when the kernel stopped telling.
     monitor: Option<LinkMonitor>,
-    /// What became of the XDP program, as far as was told.
+    /// Whether an XDP program was there at the start: ours, or that of others.
+    had_program: bool,
+    /// What became of it, as far as was told.
     program: ProgramStatus,
     /// A duplicate of each queue's socket, for its statistics while an io-thread has it.
     sockets: Vec<OwnedFd>,
@@ -129,6 +131,8 @@ impl Network {
             id: config.id.clone(),
             control: device.control(),
             monitor: Some(monitor),
+            had_program: config.source == SourceConfig::OwnProgram
+                || port.interface().xdp_program().is_some(),
             program: ProgramStatus::InPlace,
             sockets,
             zero_copy,

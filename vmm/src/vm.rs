@@ -91,7 +91,8 @@ impl Vm {
         builder::build(config)
     }
 
-    /// Makes the VM end on the signals that `signals` delivers.
+    /// Makes the VM end on the signals that `signals` delivers, except SIGCONT, and SIGUSR1, on which
+    /// it logs the counters of its network cards ([`COUNTERS`]).
     pub fn end_on(&mut self, signals: Signals) {
         self.signals = Some(signals);
     }

@@ -2,7 +2,10 @@
 
 use std::os::fd::AsFd;
 
-use devices::virtio::net::{NetCounters, backend::BackendReport};
+use devices::virtio::net::{
+    NetCounters,
+    backend::{BackendReport, FrameAccount},
+};
 use net_afxdp::AttachMode;
 use rustix::net::sockopt::xdp_statistics;
 
@@ -33,7 +36,7 @@ impl NetdevReport {
         accounts.all(|account| account.adds_up())
     }
 
-    /// The report for people: a line about the card, and one for each queue pair.
+    /// The report for people: a line about the card, and one for each queue pair that was in use.
     pub fn lines(&self) -> Vec<String> {
         let id = &self.id;
         let copy = if self.zero_copy { "zero-copy" } else { "copy" };
@@ -43,7 +46,14 @@ impl NetdevReport {
             self.ifname, self.mode
         )];
         for (pair, backend) in self.backends.iter().enumerate() {
-            let counters = words(backend.counters.iter().copied());
+            // Nothing is known of a pair that the driver never used.
+            if *backend == BackendReport::default() {
+                continue;
+            }
+            let mut counters = words(backend.counters.iter().copied());
+            if let Some(frames) = &backend.frames {
+                counters.push_str(&words(places(frames)));
+            }
             lines.push(format!(
                 "netdev '{id}': {}, pair {pair}:{counters}",
                 self.ifname
@@ -51,6 +61,18 @@ impl NetdevReport {
         }
         lines
     }
+}
+
+/// Where frames are, by name.
+fn places(frames: &FrameAccount) -> impl Iterator<Item = (&'static str, u64)> {
+    [
+        ("frames_free", frames.free),
+        ("frames_fill", frames.fill),
+        ("frames_rx", frames.rx),
+        ("frames_tx", frames.tx),
+        ("frames_total", frames.total),
+    ]
+    .into_iter()
 }
 
 fn words(counters: impl Iterator<Item = (&'static str, u64)>) -> String {
@@ -114,8 +136,6 @@ fn kernel_counters(socket: impl AsFd) -> Vec<(&'static str, u64)> {
 
 #[cfg(test)]
 mod tests {
-    use devices::virtio::net::backend::FrameAccount;
-
     use super::*;
 
     fn report(free: u64) -> NetdevReport {
@@ -148,12 +168,13 @@ mod tests {
     #[test]
     fn reports_have_a_line_for_each_queue_pair() {
         let lines = report(64).lines();
-        assert_eq!(lines.len(), 3);
+        assert_eq!(lines.len(), 2);
         let start = "netdev 'net0': guest, on eth1 in skb mode with copy: rx_frames=0 rx_bytes=0";
         assert!(lines[0].starts_with(start), "{}", lines[0]);
         assert_eq!(
-            lines[2],
-            "netdev 'net0': eth1, pair 1: rx_packets=3 tx_packets=4"
+            lines[1],
+            "netdev 'net0': eth1, pair 1: rx_packets=3 tx_packets=4 frames_free=64 frames_fill=0 \
+             frames_rx=0 frames_tx=0 frames_total=64"
         );
     }
 }

@@ -68,11 +68,17 @@ impl Network {
         }
         let (id, ifname) = (&self.id, self.port.interface().name());
         match &status {
-            ProgramStatus::InPlace => {
+            ProgramStatus::InPlace if self.had_program => {
                 tracing::warn!("netdev '{id}': the XDP program on {ifname} is back");
+            }
+            ProgramStatus::InPlace => {
+                tracing::warn!("netdev '{id}': there is no XDP program on {ifname} again");
             }
             ProgramStatus::Gone => tracing::warn!(
                 "netdev '{id}': the XDP program was taken off {ifname}: the guest receives nothing any more, until ringwire is started again"
+            ),
+            ProgramStatus::Replaced(program) if !self.had_program => tracing::info!(
+                "netdev '{id}': there is an XDP program on {ifname} now ({program}): the guest receives what that gives it"
             ),
             ProgramStatus::Replaced(program) => tracing::warn!(
                 "netdev '{id}': another XDP program took the place of the one on {ifname} ({program}): the guest receives what that one gives it; take it off and start ringwire again"

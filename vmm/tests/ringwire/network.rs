@@ -200,6 +200,37 @@ fn a_program_of_others_that_goes_is_reported() {
 }
 
 #[test]
+fn a_program_of_others_may_come_later() {
+    if !can_run() {
+        return;
+    }
+    let wire = Wire::new();
+    let port = PortConfig {
+        ifname: wire.name.clone(),
+        frames: 1024,
+        ..PortConfig::default()
+    };
+    let mut others = Prepared::open(&port).unwrap();
+    others.let_children_inherit().unwrap();
+    let sockets = others.take_sockets();
+    drop(others);
+    let socket = sockets[0].as_raw_fd();
+    let netdev = format!("{},inhibit=on,sock-fds={socket}", wire.netdev());
+    let kernel = Code::new().print("ready").echo().power_off().kernel();
+    let arguments = ["-v", "--netdev", &netdev];
+    let mut running = Process::start(&mut run_under(&["env"], kernel.as_path(), &arguments));
+    drop(sockets);
+    running.wait_for_message("there is no XDP program on the interface");
+    running.wait_for("ready");
+    let later = Prepared::open(&port).unwrap();
+    running.wait_for_message("there is an XDP program on");
+    drop(later);
+    running.wait_for_message("there is no XDP program on");
+    running.send(b"q");
+    assert_eq!(running.finish().code(), 0);
+}
+
+#[test]
 fn rights_that_are_missing_are_named() {
     if !can_run() {
         return;
