@@ -14,7 +14,7 @@
 //!     bus::BusDevice,
 //!     virtio::{
 //!         mmio::MmioTransport,
-//!         net::{NetConfig, NetDevice, loopback::Loopback},
+//!         net::{BusyPoll, NetConfig, NetDevice, loopback::Loopback},
 //!     },
 //! };
 //! use vm_memory::GuestAddress;
@@ -29,6 +29,7 @@
 //!     mtu: Some(1500),
 //!     link_up: true,
 //!     rate: None,
+//!     busy_poll: BusyPoll::Adaptive,
 //!     on_fault: Arc::new(|reason| eprintln!("{reason}")),
 //! };
 //! let card = NetDevice::new(config, vec![near])?;

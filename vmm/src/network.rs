@@ -117,6 +117,7 @@ impl Network {
                 mtu: Some(u16::try_from(port.mtu()).unwrap_or(u16::MAX)),
                 link_up,
                 rate: config.rate,
+                busy_poll: config.busy_poll,
                 on_fault: end_vm(exit),
             },
             queues.into_iter().map(AfXdpBackend).collect(),

@@ -10,7 +10,7 @@ use std::{
 
 use devices::{
     testing::{Buffer, DriverQueue, TestDriver, Used, wait_for},
-    virtio::net::{NetBackend, NetConfig, NetControl, NetDevice, loopback::Loopback},
+    virtio::net::{BusyPoll, NetBackend, NetConfig, NetControl, NetDevice, loopback::Loopback},
 };
 
 /// Bytes of the virtio-net header with VERSION_1.
@@ -54,6 +54,7 @@ pub(crate) fn config(name: &str) -> (NetConfig, Arc<Mutex<Vec<String>>>) {
         mtu: Some(1500),
         link_up: true,
         rate: None,
+        busy_poll: BusyPoll::Adaptive,
         on_fault: Arc::new(move |text| list.lock().unwrap().push(text.into())),
     };
     (config, faults)
@@ -77,7 +78,17 @@ impl NetGuest<Loopback> {
 impl<W: NetBackend> NetGuest<W> {
     /// The same on any back end whose far end is `wire`.
     pub(crate) fn plug_on<B: NetBackend>(name: &str, near: B, wire: W) -> Self {
-        let (config, faults) = config(name);
+        Self::plug_polling(name, near, wire, BusyPoll::Adaptive)
+    }
+
+    pub(crate) fn plug_polling<B: NetBackend>(
+        name: &str,
+        near: B,
+        wire: W,
+        busy_poll: BusyPoll,
+    ) -> Self {
+        let (mut config, faults) = config(name);
+        config.busy_poll = busy_poll;
         let device = NetDevice::new(config, vec![near]).unwrap();
         let control = device.control();
         let mut driver = TestDriver::new(device);
@@ -126,13 +137,18 @@ impl<W: NetBackend> NetGuest<W> {
 
     /// Makes a chain available to transmit; its first bytes are the header.
     pub(crate) fn queue_bytes(&mut self, bytes: &[u8]) -> u16 {
+        let head = self.queue_silently(bytes);
+        self.driver.kick_if_wanted(&mut self.tx);
+        head
+    }
+
+    /// The same without a kick.
+    pub(crate) fn queue_silently(&mut self, bytes: &[u8]) -> u16 {
         let address = self.tx_slots + SLOT as u64 * (self.next_slot % u64::from(QUEUE_SIZE));
         self.next_slot += 1;
         self.driver.write_memory(address, bytes);
         let len = u32::try_from(bytes.len()).unwrap();
-        let head = self.tx.add(&[Buffer::readable(address, len)]);
-        self.driver.kick_if_wanted(&mut self.tx);
-        head
+        self.tx.add(&[Buffer::readable(address, len)])
     }
 
     /// Transmits a frame and waits until the device gave the buffer back.

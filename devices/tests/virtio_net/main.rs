@@ -17,6 +17,7 @@ mod life;
 mod pairs;
 mod pairs_control;
 mod pairs_guest;
+mod poll;
 mod random;
 mod rate;
 mod rings;

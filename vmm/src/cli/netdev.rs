@@ -1,5 +1,8 @@
 //! `--netdev af-xdp,...`, `--device virtio-net-mmio,...` and `--disk ...`.
 
+use std::time::Duration;
+
+use devices::virtio::net::BusyPoll;
 use net_afxdp::{AttachMode, Require};
 
 use super::{
@@ -22,9 +25,6 @@ pub enum NetdevError {
         /// What there is.
         known: &'static str,
     },
-    /// QEMU has it, a later version will
-    #[error("the option '{0}' is not in this version of ringwire")]
-    Later(&'static str),
     /// the list
     #[error(transparent)]
     Options(#[from] OptionsError),
@@ -75,9 +75,8 @@ pub fn netdev(text: &str, index: usize) -> Result<NetdevConfig, NetdevError> {
     port.require = require.unwrap_or(port.require);
     config.rate = options.convert("rate", rate::EXPECTED, rate::rate)?;
     config.source = source::source(&mut options)?;
-    if options.take("busy-poll").is_some() {
-        return Err(NetdevError::Later("busy-poll"));
-    }
+    let busy_poll = options.convert("busy-poll", BUSY_POLL, busy_poll)?;
+    config.busy_poll = busy_poll.unwrap_or(config.busy_poll);
     options.finish()?;
     Ok(config)
 }
@@ -125,6 +124,14 @@ pub fn disk(text: &str) -> Result<DiskConfig, OptionsError> {
     let readonly = options.switch("readonly")?.unwrap_or(false);
     options.finish()?;
     Ok(DiskConfig { path, readonly })
+}
+
+/// What `busy-poll` expects.
+const BUSY_POLL: &str = "microseconds, from 0 (never) to 100000";
+
+fn busy_poll(text: &str) -> Option<BusyPoll> {
+    let microseconds = text.parse().ok().filter(|&time| time <= 100_000)?;
+    Some(BusyPoll::For(Duration::from_micros(microseconds)))
 }
 
 fn mac(text: &str) -> Option<[u8; 6]> {
@@ -212,8 +219,8 @@ mod tests {
                 "'0' is no value for rate: packets a second, bytes",
             ),
             (
-                "busy-poll=50",
-                "the option 'busy-poll' is not in this version of ringwire",
+                "busy-poll=100001",
+                "'100001' is no value for busy-poll: microseconds, from 0",
             ),
         ] {
             let sentence = refused(&format!("af-xdp,ifname=a,{option}"));

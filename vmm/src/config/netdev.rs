@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, os::fd::RawFd, path::PathBuf};
 
-use devices::virtio::net::RateLimit;
+use devices::virtio::net::{BusyPoll, RateLimit};
 use net_afxdp::{AttachMode, PortConfig, Require};
 
 /// One `--netdev af-xdp` with its virtio-net device. Meanings and defaults are QEMU's where QEMU has
@@ -17,6 +17,8 @@ pub struct NetdevConfig {
     pub source: SourceConfig,
     /// How much the card may carry; `None`: all that it can.
     pub rate: Option<RateLimit>,
+    /// How long the card's threads look for more work before they sleep.
+    pub busy_poll: BusyPoll,
     /// The guest's MAC address; `None`: a locally administered one made from the interface's.
     pub mac: Option<[u8; 6]>,
 }
@@ -119,6 +121,7 @@ impl NetdevConfig {
             },
             source: SourceConfig::default(),
             rate: None,
+            busy_poll: BusyPoll::Adaptive,
             mac: None,
         }
     }

@@ -1,6 +1,7 @@
 //! What a virtio-net device is to be, and why it can't be.
 
 use super::{
+    poll::BusyPoll,
     rate::{RateError, RateLimit},
     wire::ETHERNET_HEADER,
 };
@@ -26,6 +27,8 @@ pub struct NetConfig {
     pub link_up: bool,
     /// How much the card may carry; `None`: all that it can.
     pub rate: Option<RateLimit>,
+    /// How long the io-threads look for more work before they sleep.
+    pub busy_poll: BusyPoll,
     /// Called with a sentence when an io-thread ended by a panic or by a host error that it can't go
     /// on from. The device is dead then; the VM should end rather than live on half.
     pub on_fault: OnFault,
@@ -39,6 +42,7 @@ impl std::fmt::Debug for NetConfig {
             .field("mtu", &self.mtu)
             .field("link_up", &self.link_up)
             .field("rate", &self.rate)
+            .field("busy_poll", &self.busy_poll)
             .finish_non_exhaustive()
     }
 }

@@ -100,6 +100,7 @@ impl<B: NetBackend> NetDevice<B> {
             control_counters: Arc::default(),
             reports: Mutex::new(vec![BackendReport::default(); count]),
             limits,
+            busy_poll: config.busy_poll,
             on_fault: config.on_fault,
             fault_lines: Quiet::default(),
             carrier_lines: Quiet::default(),

@@ -11,6 +11,7 @@ use std::{
 use super::{
     backend::BackendReport,
     counters::{NetCounters, PairCounters},
+    poll::BusyPoll,
     rate::Limiter,
 };
 use crate::virtio::{interrupt::Interrupt, quiet::Quiet, worker::OnFault};
@@ -28,6 +29,7 @@ pub(super) struct Shared {
     pub(super) reports: Mutex<Vec<BackendReport>>,
     /// The card's limit, for what the guest receives and for what it sends.
     pub(super) limits: Option<[Limiter; 2]>,
+    pub(super) busy_poll: BusyPoll,
     pub(super) on_fault: OnFault,
     pub(super) fault_lines: Quiet,
     pub(super) carrier_lines: Quiet,

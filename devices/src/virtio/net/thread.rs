@@ -3,6 +3,7 @@
 use std::{
     io,
     sync::{Arc, mpsc},
+    time::Instant,
 };
 
 use event_manager::{EventManager, SubscriberId, SubscriberOps};
@@ -97,8 +98,13 @@ impl<B: NetBackend> Running<B> {
         };
         let mut wait = 0;
         loop {
+            // The clock is for sleeps alone: a busy thread has none.
+            let asleep = (wait < 0).then(Instant::now);
             manager.run_with_timeout(wait).map_err(host_error)?;
             let worker = &mut manager.subscriber_mut(*id).map_err(host_error)?.worker;
+            if let Some(since) = asleep {
+                worker.spin.slept(since.elapsed());
+            }
             if stop.is_raised() {
                 return Ok(());
             }

@@ -1,8 +1,9 @@
 //! The io-thread of one queue pair: owns both live queues and the back end, and nobody else
 //! touches them until it ends and hands them back.
 //!
-//! A turn moves bounded bursts both ways until there is nothing to do; then it asks for the events
-//! that would change that, looks once more, and sleeps. A queue whose driver broke the rules
+//! A turn moves bounded bursts both ways until there is nothing to do, and nothing has come for as
+//! long as it [polls](super::poll); then it asks for the events that would change that, looks once
+//! more, and sleeps. A queue whose driver broke the rules
 //! stops; the other one and the thread go on until the driver resets the device.
 //!
 //! Besides its own, the thread may hold the back ends of pairs that the driver does not use: what
@@ -10,7 +11,7 @@
 
 mod shift;
 
-use std::{io, sync::Arc, thread, time::Duration};
+use std::{hint, io, sync::Arc, thread, time::Duration};
 
 use event_manager::Events;
 use vmm_sys_util::eventfd::EventFd;
@@ -19,6 +20,7 @@ use super::{
     NetBackend,
     carrier::Carrier,
     counters::PairCounters,
+    poll::Spin,
     rate::{Limiter, Meter},
     rx::{Rx, RxOutcome},
     shared::Shared,
@@ -104,6 +106,9 @@ pub(super) struct Worker<B> {
     blocked: State,
     rx_limited: State,
     tx_limited: State,
+    pub(super) spin: Spin,
+    /// Frames were moved since the last look at this.
+    moved: bool,
     /// Why the thread can't go on.
     failure: Option<io::Error>,
 }
@@ -131,6 +136,8 @@ impl<B: NetBackend> Worker<B> {
             tx: Tx::new(tx.queue, features, Arc::clone(&counters)),
             tx_port: port(tx.index, tx.kick),
             interrupt: parts.interrupt,
+            spin: Spin::new(parts.shared.busy_poll),
+            moved: false,
             shared: parts.shared,
             counters,
             starved: State(false),
@@ -150,12 +157,26 @@ impl<B: NetBackend> Worker<B> {
     pub(super) fn turn(&mut self, stop: &StopSignal) -> Pause {
         self.rx.queue.disable_kicks();
         self.tx.queue.disable_kicks();
-        for _ in 0..BURSTS_A_TURN {
+        let mut bursts = 0;
+        while bursts < BURSTS_A_TURN {
             if stop.is_raised() {
                 return Pause::None;
             }
             let rx = self.receive();
             let tx = self.send();
+            let moved = std::mem::take(&mut self.moved);
+            if moved {
+                self.spin.worked();
+            }
+            let look_again = idle(rx, tx) && self.spin.goes_on();
+            if moved || !look_again {
+                // Looking alone is bounded by time.
+                bursts += 1;
+            }
+            if look_again {
+                hint::spin_loop();
+                continue;
+            }
             if rx == Way::Open(RxOutcome::More) || tx == Way::Open(TxOutcome::More) {
                 continue;
             }
@@ -175,7 +196,7 @@ impl<B: NetBackend> Worker<B> {
         if let Some(limit) = self.shared.rx_limit() {
             limit.charge(&meter);
         }
-        announce(
+        self.moved |= announce(
             &mut self.rx.queue,
             self.rx_port.index,
             &self.interrupt,
@@ -231,6 +252,7 @@ impl<B: NetBackend> Worker<B> {
             &self.interrupt,
             &self.counters,
         );
+        self.moved |= moved;
         if let Some(own) = self.carriers.first_mut().filter(|_| moved) {
             own.had_room();
         }
@@ -328,6 +350,11 @@ impl<B: NetBackend> Worker<B> {
     pub(super) fn take_failure(&mut self) -> Option<io::Error> {
         self.failure.take()
     }
+}
+
+/// Whether both ways only wait for new work, and not for something that is known to be missing.
+fn idle(rx: Way<RxOutcome>, tx: Way<TxOutcome>) -> bool {
+    rx == Way::Open(RxOutcome::Empty) && tx == Way::Open(TxOutcome::Empty)
 }
 
 /// Whether something is the case, of which the beginnings are counted.
