@@ -12,6 +12,8 @@ mod guest;
 #[cfg(test)]
 mod life;
 #[cfg(test)]
+mod maps;
+#[cfg(test)]
 mod network;
 #[cfg(test)]
 mod open;
