@@ -137,6 +137,17 @@ impl FramePool {
 mod tests {
     use super::*;
 
+    /// Compiles only if `Frame` is not `Clone`: else there were two answers to which it is.
+    #[test]
+    fn a_frame_can_not_be_doubled() {
+        trait Doubled<Answer> {
+            fn is() {}
+        }
+        impl<T> Doubled<()> for T {}
+        impl<T: Clone> Doubled<u8> for T {}
+        <Frame as Doubled<_>>::is();
+    }
+
     #[test]
     fn a_frame_goes_round() {
         let mut pool = FramePool::new(2);

@@ -53,11 +53,68 @@
 //! - A call of [`Queue`] never blocks, allocates or logs.
 //!
 //! # What makes it sound
-//! The memory of a frame is reached through `Frame` values alone, which are neither `Copy`
-//! nor `Clone` and are made by the pool only, one for each chunk; lending one to the kernel
-//! consumes it. The rings are mapped by libxdp and walked here, with the orderings that the module
-//! `ring` explains; they are owned by the socket whose end unmaps them. `unsafe` is in the modules
-//! `bpf`, `ethtool`, `libxdp`, `ring`, `sys` and `umem`, and nowhere else.
+//! - The memory of a frame is reached through `Frame` values alone, which are neither `Copy`
+//!   nor `Clone` and are made by the pool only, one for each chunk; lending one to the kernel
+//!   consumes it. What the kernel hands back is an address, which becomes a `Frame` again only if
+//!   that very chunk was lent to that very side: else it is counted and not touched.
+//! - The rings are walked here, with the orderings that the module `ring` explains. They are owned by the
+//!   queue, together with the socket that unmaps them and the memory of the frames; what they lend
+//!   out borrows from the queue, whose methods take `&mut self`: one thread at a time.
+//! - A reservation in a ring changes nothing until it is committed, and a received frame is held by a
+//!   guard that gives its memory back: an error or a panic in between is as if nothing had begun.
+//! - Nothing here waits for another thread or for the kernel when it is dropped.
+//! - The kernel is trusted: to write only to memory that it was lent, and as its ABI says.
+//!
+//! `unsafe` is in the modules `bpf`, `ethtool`, `libxdp`, `ring`, `sync`, `sys` and `umem`, and nowhere
+//! else. It is tested by a model of the ring protocol under loom, by random operations on a queue over
+//! a model of the kernel (proptest), and both that and the rings under Miri.
+//!
+//! These don't compile. The bytes of a received frame can't be kept:
+//! ```compile_fail,E0521
+//! # use {net_afxdp::Queue, std::ops::ControlFlow};
+//! fn keep(queue: &mut Queue) {
+//!     let mut kept: Vec<&[u8]> = Vec::new();
+//!     queue.receive(1, |fragments| {
+//!         kept.extend(fragments);
+//!         ControlFlow::Continue(())
+//!     });
+//! }
+//! ```
+//! nor can the memory of one that is sent:
+//! ```compile_fail,E0521
+//! # use net_afxdp::Queue;
+//! fn keep(queue: &mut Queue) {
+//!     let mut kept: Option<&mut [u8]> = None;
+//!     let _ = queue.send(60, |bytes| kept = Some(bytes));
+//! }
+//! ```
+//! While a frame is shown, its queue can't be used, so its memory can't be recycled:
+//! ```compile_fail,E0500
+//! # use {net_afxdp::Queue, std::ops::ControlFlow};
+//! fn reenter(queue: &mut Queue) {
+//!     queue.receive(1, |_| {
+//!         queue.discard();
+//!         ControlFlow::Continue(())
+//!     });
+//! }
+//! ```
+//! Two threads can't share a queue, though it can move between them:
+//! ```compile_fail,E0277
+//! # use net_afxdp::Queue;
+//! fn share<T: Sync>() {}
+//! share::<Queue>();
+//! ```
+//! ```
+//! # use net_afxdp::Queue;
+//! fn move_to_a_thread<T: Send>() {}
+//! move_to_a_thread::<Queue>();
+//! ```
+//! And there is never a second one of it:
+//! ```compile_fail,E0277
+//! # use net_afxdp::Queue;
+//! fn double<T: Clone>() {}
+//! double::<Queue>();
+//! ```
 
 mod bpf;
 mod config;

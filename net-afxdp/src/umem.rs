@@ -50,9 +50,14 @@ impl Umem {
         let umem = Self { base, length };
         // The kernel pins these pages. After a fork, the first write of either process moves it to
         // a copy, and the kernel would go on with the other one: so don't give them to children.
-        // SAFETY: the range is the mapping made above; a child does not run code that uses it
-        // before exec.
-        unsafe { rustix::mm::madvise(umem.base.as_ptr().cast(), length, Advice::LinuxDontFork) }?;
+        // Miri has no such call, and no forks.
+        if !cfg!(miri) {
+            // SAFETY: the range is the mapping made above; a child does not run code that uses it
+            // before exec.
+            unsafe {
+                rustix::mm::madvise(umem.base.as_ptr().cast(), length, Advice::LinuxDontFork)
+            }?;
+        }
         Ok((umem, FramePool::new(frames)))
     }
 
