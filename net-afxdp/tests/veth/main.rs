@@ -6,6 +6,7 @@
 )]
 
 mod child;
+mod examples;
 mod faults;
 mod foreign;
 mod handed;
@@ -13,6 +14,7 @@ mod inject;
 mod large;
 mod life;
 mod link;
+mod load;
 mod loss;
 mod measure;
 mod net;
