@@ -1,6 +1,6 @@
 //! Whole-system tests: the `ringwire` program with real guests on real wires.
 //!
-//! The tests themselves are in `tests/system/`, behind the feature `guests`; `make test` builds what they need and runs
+//! The tests themselves are in `tests/system/` and, those on network cards with XDP zero-copy, in `tests/zerocopy/`, behind the feature `guests`; `make test` builds what they need and runs
 //! them on a KVM that can boot Linux. Here is what they are made of.
 //!
 //! ```no_run
@@ -12,6 +12,7 @@
 //! assert!(guest.power_off().success());
 //! ```
 
+mod cards;
 mod console;
 mod guest;
 mod setup;

@@ -1,4 +1,4 @@
-//! A veth pair between two network namespaces: one for the VMM, one for the far end.
+//! A wire between two network namespaces, one for the VMM, one for the far end: a veth pair, or two cards.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -6,13 +6,15 @@ use std::process::{self, Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::cards;
 use crate::setup::serial;
 
-/// The wire. Dropping it removes both namespaces and with them the interfaces.
+/// The wire. Dropping it removes both namespaces, and with them the veth pair; cards are given back.
 #[derive(Debug)]
 pub struct Wire {
     vmm: String,
     peer: String,
+    cards: bool,
 }
 
 impl Wire {
@@ -25,22 +27,26 @@ impl Wire {
     /// The address that a guest gets by [`Options::on`](crate::Options::on).
     pub const GUEST: &str = "10.78.0.2";
 
-    /// Makes the namespaces and the pair, with both ends up.
+    /// Makes the namespaces and a veth pair, with both ends up.
     ///
     /// # Panics
     /// When `ip` or `ethtool` fails; that needs root.
     #[must_use]
     pub fn new() -> Self {
-        let name = format!("rwt{}-{}", process::id(), serial());
-        let wire = Self {
-            vmm: format!("{name}-vmm"),
-            peer: format!("{name}-peer"),
-        };
+        Self::with_queues(1)
+    }
+
+    /// The same, with that many queues at both ends.
+    ///
+    /// # Panics
+    /// When `ip` or `ethtool` fails; that needs root.
+    #[must_use]
+    pub fn with_queues(queues: u32) -> Self {
+        let wire = Self::without_interfaces(false);
         let (near, far) = (Self::IFNAME, Self::PEER_IFNAME);
-        must(Command::new("ip").args(["netns", "add", &wire.vmm]));
-        must(Command::new("ip").args(["netns", "add", &wire.peer]));
+        let count = format!("numrxqueues {queues} numtxqueues {queues}");
         wire.near(&format!(
-            "ip link add {near} type veth peer name {far} netns {}",
+            "ip link add {near} {count} type veth peer name {far} {count} netns {}",
             wire.peer
         ));
         wire.near(&format!("ip link set {near} addrgenmode none up"));
@@ -51,6 +57,64 @@ impl Wire {
         // must finish them itself.
         wire.far(&format!("ethtool -K {far} tx off"));
         wire
+    }
+
+    /// Takes the two cards of the lab (`tests/lab/run --cards`), which are wired to each other, with both ends up and the
+    /// queues as the driver sets them.
+    ///
+    /// # Panics
+    /// When they are not there, or can't be set up.
+    #[must_use]
+    pub fn of_cards() -> Self {
+        let wire = Self::without_interfaces(true);
+        let (near, far) = (Self::IFNAME, Self::PEER_IFNAME);
+        for (card, namespace, name) in cards::pair(&wire.vmm, &wire.peer, near, far) {
+            must(Command::new("ip").args(["link", "set", &card, "netns", namespace, "name", name]));
+        }
+        wire.near(&format!("ip link set {near} addrgenmode none"));
+        // The guest's address is not the card's: a card drops what is for others unless it is told not to.
+        wire.near(&format!("ip link set {near} promisc on up"));
+        wire.far("ip link set lo up");
+        wire.far(&format!("ip address add {}/24 dev {far}", Self::PEER));
+        wire.far(&format!("ip link set {far} up"));
+        wire.wait_for_carrier();
+        wire
+    }
+
+    fn without_interfaces(cards: bool) -> Self {
+        let name = format!("rwt{}-{}", process::id(), serial());
+        let wire = Self {
+            vmm: format!("{name}-vmm"),
+            peer: format!("{name}-peer"),
+            cards,
+        };
+        must(Command::new("ip").args(["netns", "add", &wire.vmm]));
+        must(Command::new("ip").args(["netns", "add", &wire.peer]));
+        wire
+    }
+
+    /// Waits until both ends see the other: cards negotiate when they are set up, and when a program is attached.
+    ///
+    /// # Panics
+    /// When they do not.
+    pub fn wait_for_carrier(&self) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let up = |text: String| text.contains("LOWER_UP");
+        while !(up(self.near(&format!("ip link show {}", Self::IFNAME)))
+            && up(self.far(&format!("ip link show {}", Self::PEER_IFNAME))))
+        {
+            assert!(Instant::now() < deadline, "no carrier on the wire");
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Has the calling thread, and nothing else, enter the VMM's namespace (`near`) or the far end's.
+    ///
+    /// # Panics
+    /// When the kernel refuses it.
+    pub fn enter(&self, near: bool) {
+        let name = if near { &self.vmm } else { &self.peer };
+        cards::enter(name);
     }
 
     /// Runs a command (words, no quoting) in the VMM's namespace and returns what it printed.
@@ -102,6 +166,11 @@ impl Default for Wire {
 
 impl Drop for Wire {
     fn drop(&mut self) {
+        if self.cards {
+            for (namespace, name) in [(&self.vmm, Self::IFNAME), (&self.peer, Self::PEER_IFNAME)] {
+                cards::give_back(namespace, name);
+            }
+        }
         for name in [&self.vmm, &self.peer] {
             let _ = Command::new("ip").args(["netns", "delete", name]).status();
         }

@@ -1,0 +1,72 @@
+//! The lab's two network cards, which all tests with cards use one after the other.
+
+use std::fs::{self, File};
+use std::os::fd::AsFd;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+/// Their driver: emulated by QEMU, with XDP zero-copy since Linux 6.14.
+const DRIVER: &str = "igb";
+
+/// Each card's present name, with the namespace that it is to go to and its name there. By MAC address, so that the same
+/// card is always at the same end.
+pub(crate) fn pair<'a>(
+    vmm: &'a str,
+    peer: &'a str,
+    near: &'a str,
+    far: &'a str,
+) -> [(String, &'a str, &'a str); 2] {
+    // A card that was left in a namespace by a killed test comes back a while after it.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let mut cards = present();
+        cards.sort();
+        if let [(_, first), (_, second), ..] = &cards[..] {
+            return [(first.clone(), vmm, near), (second.clone(), peer, far)];
+        }
+        assert!(
+            Instant::now() < deadline,
+            "two {DRIVER} cards are needed, {} are here; run these tests with 'make test'",
+            cards.len()
+        );
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// MAC address and name of each card in the namespace of the test.
+fn present() -> Vec<(String, String)> {
+    let interfaces = fs::read_dir("/sys/class/net").expect("sysfs is mounted");
+    let cards = interfaces.flatten().filter_map(|entry| {
+        let driver = fs::read_link(entry.path().join("device/driver")).ok()?;
+        let mac = fs::read_to_string(entry.path().join("address")).ok()?;
+        let name = entry.file_name().into_string().ok()?;
+        driver.ends_with(DRIVER).then_some((mac, name))
+    });
+    cards.collect()
+}
+
+/// Back to the namespace of process 1, with what tests change set back. Nobody is told of an error: a test may be
+/// failing already, and the next one complains.
+pub(crate) fn give_back(namespace: &str, name: &str) {
+    for words in [
+        format!("ethtool -L {name} combined 2"),
+        format!("ethtool -X {name} default"),
+        format!("ip link set {name} down promisc off"),
+        format!("ip link set {name} netns 1"),
+    ] {
+        let _ = Command::new("ip")
+            .args(["netns", "exec", namespace])
+            .args(words.split_whitespace())
+            .output();
+    }
+}
+
+/// Moves the calling thread into a namespace that `ip netns` has made.
+pub(crate) fn enter(namespace: &str) {
+    let file = File::open(format!("/run/netns/{namespace}")).expect("`ip netns` made it");
+    move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
+        .expect("root may change its namespace");
+}
