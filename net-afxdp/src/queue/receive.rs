@@ -239,19 +239,26 @@ impl Reception<'_> {
 
     /// Shows the frame held.
     fn show(&self, take: &mut impl FnMut(&[&[u8]]) -> ControlFlow<()>) -> ControlFlow<()> {
-        let mut all: [&[u8]; MAX_FRAGMENTS] = [&[]; MAX_FRAGMENTS];
-        let mut count = 0;
-        for (slot, fragment) in all.iter_mut().zip(self.held.iter().flatten()) {
-            let Fragment {
-                frame,
-                offset,
-                length,
-            } = fragment;
-            // It was found to be there by `fragment`.
-            *slot = self.umem.bytes(frame, *offset, *length).unwrap_or_default();
-            count += 1;
+        let held = self.held.get(..self.count).unwrap_or_default();
+        // Nearly all frames have one, so no room is made for more.
+        if let [Some(fragment)] = held {
+            return take(&[self.bytes(fragment)]);
         }
-        take(all.get(..count).unwrap_or_default())
+        let mut all: [&[u8]; MAX_FRAGMENTS] = [&[]; MAX_FRAGMENTS];
+        for (slot, fragment) in all.iter_mut().zip(held.iter().flatten()) {
+            *slot = self.bytes(fragment);
+        }
+        take(all.get(..held.len()).unwrap_or_default())
+    }
+
+    fn bytes<'a>(&'a self, fragment: &'a Fragment) -> &'a [u8] {
+        let Fragment {
+            frame,
+            offset,
+            length,
+        } = fragment;
+        // It was found to be there by `fragment`.
+        self.umem.bytes(frame, *offset, *length).unwrap_or_default()
     }
 
     /// Back to the kernel's receive side with what is held.

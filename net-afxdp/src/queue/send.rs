@@ -111,10 +111,11 @@ impl<K: Kernel> Path<K> {
         let mut slots = tx.reserve(chunks).ok_or(SendError::Full)?;
         let mut held = Held {
             frames: [const { None }; MAX_FRAGMENTS],
+            count: chunks as usize,
             pool: &mut self.pool,
         };
         let mut left = size;
-        for slot in held.frames.iter_mut().take(chunks as usize) {
+        for slot in held.frames.iter_mut().take(held.count) {
             let frame = slot.insert(held.pool.take().ok_or(SendError::Full)?);
             let part = left.min(CHUNK_SIZE) as usize;
             let bytes = self.socket.umem.bytes_mut(frame, part);
@@ -122,7 +123,7 @@ impl<K: Kernel> Path<K> {
             left = left.saturating_sub(CHUNK_SIZE);
         }
         let mut left = size;
-        for slot in held.frames.iter_mut().take(chunks as usize) {
+        for slot in held.frames.iter_mut().take(held.count) {
             let Some(frame) = slot.take() else { break };
             slots.push(Descriptor {
                 address: held.pool.lend(frame, Side::Transmit),
@@ -244,13 +245,17 @@ enum Kick {
 /// The chunks of a frame, which go back to the pool unless they are taken out.
 struct Held<'q> {
     frames: [Option<Frame>; MAX_FRAGMENTS],
+    /// Only so many of them are ever there.
+    count: usize,
     pool: &'q mut FramePool,
 }
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        for frame in self.frames.iter_mut().filter_map(Option::take) {
-            self.pool.put(frame);
+        for slot in self.frames.iter_mut().take(self.count) {
+            if let Some(frame) = slot.take() {
+                self.pool.put(frame);
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 //! --nocapture`.
 
 use std::{
+    ops::ControlFlow,
     os::fd::AsFd,
     time::{Duration, Instant},
 };
@@ -11,11 +12,14 @@ use rustix::event::PollFlags;
 
 use crate::{
     net::{Net, ip},
-    packet::{PATIENCE, wait},
-    traffic::{MODES, config},
+    packet::{PATIENCE, frame, wait},
+    traffic::{MODES, config, open, send},
 };
 
 const ROUNDS: usize = 15;
+
+/// How long frames are counted.
+const PERIOD: Duration = Duration::from_secs(1);
 
 /// The middle of some durations, and the longest.
 fn summary(mut times: Vec<Duration>) -> String {
@@ -112,4 +116,42 @@ fn measure_noticing_a_lost_interface() {
     drop(net);
     println!("`ip link del` took {}", summary(deleted));
     println!("noticed, from its start: {}", summary(noticed));
+}
+
+#[test]
+#[ignore = "prints figures; run by hand"]
+fn measure_frames_from_port_to_port_in_one_thread() {
+    let Some(net) = Net::new() else { return };
+    for (mtu, length) in [(1500, 64), (1500, 1514), (9000, 9014)] {
+        ip(&format!("link set dev {} mtu {mtu}", net.near));
+        ip(&format!("link set dev {} mtu {mtu}", net.far));
+        for mode in MODES {
+            let (_near, mut near) = open(&PortConfig {
+                mode: Some(mode),
+                ..config(&net.near)
+            });
+            let (_far, mut far) = open(&PortConfig {
+                mode: Some(mode),
+                ..config(&net.far)
+            });
+            let sent = frame(1, length);
+            let (mut frames, mut bytes) = (0, 0);
+            let start = Instant::now();
+            while start.elapsed() < PERIOD {
+                for _ in 0..near.room().min(64) {
+                    send(&mut near, &sent).unwrap();
+                }
+                near.flush().unwrap();
+                frames += far.receive(256, |fragments| {
+                    bytes += fragments.iter().map(|it| it.len() as u64).sum::<u64>();
+                    ControlFlow::Continue(())
+                });
+            }
+            println!(
+                "{length} bytes, {mode}: {} frames/s, {} Mbit/s",
+                frames as u64 / PERIOD.as_secs(),
+                bytes * 8 / 1_000_000 / PERIOD.as_secs()
+            );
+        }
+    }
 }
