@@ -111,11 +111,6 @@ pub(crate) fn run(near: &str, far: &str) {
             let name = made.get(first).copied().unwrap_or("none");
             *seen.entry(name).or_default() += 1;
             let context = format!("{name}, {fault:?}: {outcome:?}");
-            assert!(
-                made.len() <= 2 * calls.len() + 200,
-                "{context}: {} calls",
-                made.len()
-            );
             match outcome {
                 Outcome::Refused(text) => {
                     refused += 1;
@@ -168,7 +163,7 @@ fn live(near: &str, ask: &Sender<()>, fault: Option<Fault>) -> (Outcome, Vec<&'s
             continue;
         };
         let position = calls.len();
-        assert!(position < 500, "endless: {fault:?}: {calls:?}");
+        assert!(!is_endless(&calls), "endless: {fault:?}: {calls:?}");
         calls.push(name);
         let error = fault.and_then(|fault| {
             let first = position == fault.first;
@@ -181,6 +176,13 @@ fn live(near: &str, ask: &Sender<()>, fault: Option<Fault>) -> (Outcome, Vec<&'s
         seccomp::answer(&listener, &call, error);
     }
     (thread.join().unwrap(), calls)
+}
+
+/// Whether these are more calls than anything takes: some sixty, and a dozen for each time that a queue is
+/// tried again which the kernel has not yet freed since the life before; those are bounded by time.
+fn is_endless(calls: &[&str]) -> bool {
+    let tries = calls.iter().filter(|name| **name == "bind").count();
+    calls.len() > 300 + 10 * tries
 }
 
 /// The name of a call that may fail. `None`: one of the standard library's or the allocator's.
