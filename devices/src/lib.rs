@@ -45,6 +45,7 @@
 //! ```
 
 pub mod bus;
+pub mod pci;
 pub mod power;
 pub mod pvpanic;
 pub mod serial;

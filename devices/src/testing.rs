@@ -1,10 +1,12 @@
 //! A guest's virtio driver, for tests: real rings in real guest memory, behind the registers of a
-//! real [`MmioTransport`], without a VM and without privileges.
+//! real transport, MMIO or PCI, without a VM and without privileges.
 //!
 //! It can be as wrong as a driver can be: every register takes any value, every ring field can be
 //! written raw ([`DriverQueue`]). It panics when *it* is misused, or when what it waits for does not
 //! come: that is the test's failure. Never used by a VMM.
 
+mod face;
+mod pci;
 mod queue;
 
 use std::{
@@ -14,11 +16,10 @@ use std::{
 };
 
 use vm_memory::{Bytes, GuestAddress};
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+use vmm_sys_util::eventfd::EventFd;
 
 use crate::{
     GuestRam,
-    bus::BusDevice,
     virtio::{
         VirtioDevice,
         mmio::{MmioTransport, QUEUE_NOTIFY},
@@ -26,6 +27,9 @@ use crate::{
     },
 };
 
+pub use face::Face;
+use face::{Reasons, Registers};
+pub use pci::{APERTURE, PciGuest, Route, SLOT};
 pub use queue::{Buffer, Descriptor, DriverQueue, Used};
 
 /// Bytes of each of the two regions of guest RAM.
@@ -54,9 +58,12 @@ pub mod status {
     pub const FAILED: u32 = 128;
 }
 
-/// MMIO register offsets that tests use by name (virtio 1.2, 4.2.2).
+/// MMIO register offsets that tests use by name (virtio 1.2, 4.2.2). On PCI the driver uses the
+/// field of the same meaning.
 pub mod register {
     pub use crate::virtio::mmio::QUEUE_NOTIFY;
+    /// DeviceID.
+    pub const DEVICE_ID: u64 = 0x08;
     /// DeviceFeatures.
     pub const DEVICE_FEATURES: u64 = 0x10;
     /// DeviceFeaturesSel.
@@ -120,25 +127,26 @@ pub fn wait_for<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
 #[derive(Debug)]
 pub struct TestDriver {
     ram: GuestRam,
-    transport: MmioTransport,
-    irq: EventFd,
+    registers: Registers,
     features: u64,
     /// Next free guest physical address.
     free: u64,
 }
 
 impl TestDriver {
-    /// Plugs `device` into a machine of 32 MiB.
+    /// Plugs `device` into a machine of 32 MiB, with MMIO registers.
     pub fn new(device: impl VirtioDevice + 'static) -> Self {
+        Self::on(Face::Mmio, device)
+    }
+
+    /// Plugs `device` into a machine of 32 MiB, with the registers of either transport.
+    pub fn on(face: Face, device: impl VirtioDevice + 'static) -> Self {
         let regions = [(GuestAddress(0), REGION), (GuestAddress(SEAM), REGION)];
         let ram = GuestRam::from_ranges(&regions).expect("guest memory");
-        let irq = EventFd::new(EFD_NONBLOCK).expect("an eventfd");
-        let line = irq.try_clone().expect("a file descriptor");
-        let transport = MmioTransport::new(ram.clone(), Box::new(device), line);
+        let registers = Registers::new(face, ram.clone(), Box::new(device));
         Self {
             ram,
-            transport: transport.expect("a transport"),
-            irq,
+            registers,
             features: 0,
             free: 0x1000,
         }
@@ -149,27 +157,50 @@ impl TestDriver {
         &self.ram
     }
 
-    /// The device's registers.
-    pub fn transport(&mut self) -> &mut MmioTransport {
-        &mut self.transport
+    /// The device's MMIO window.
+    ///
+    /// # Panics
+    /// It is on PCI.
+    pub fn mmio(&mut self) -> &mut MmioTransport {
+        match &mut self.registers {
+            Registers::Mmio { transport, .. } => transport,
+            Registers::Pci(_) => panic!("no MMIO window on PCI"),
+        }
+    }
+
+    /// The device's PCI function.
+    ///
+    /// # Panics
+    /// It is not on PCI.
+    pub fn pci(&mut self) -> &mut PciGuest {
+        match &mut self.registers {
+            Registers::Pci(pci) => pci,
+            Registers::Mmio { .. } => panic!("no PCI function"),
+        }
+    }
+
+    /// Resets the device as the VMM does at its end, not the driver.
+    pub fn reset_by_vmm(&mut self) {
+        match &mut self.registers {
+            Registers::Mmio { transport, .. } => transport.reset(),
+            Registers::Pci(pci) => pci.reset(),
+        }
     }
 
     /// Reads a register.
     pub fn read(&mut self, offset: u64) -> u32 {
-        let mut data = [0; 4];
-        self.transport.read(offset, &mut data);
-        u32::from_le_bytes(data)
+        self.registers.read(offset)
     }
 
     /// Writes a register.
     pub fn write(&mut self, offset: u64, value: u32) {
-        self.transport.write(offset, &value.to_le_bytes());
+        self.registers.write(offset, value);
     }
 
     /// Reads `N` bytes of the configuration space in one access.
     pub fn config<const N: usize>(&mut self, offset: u64) -> [u8; N] {
         let mut data = [0; N];
-        self.transport.read(register::CONFIG + offset, &mut data);
+        self.registers.device_config(offset, &mut data);
         data
     }
 
@@ -198,7 +229,8 @@ impl TestDriver {
         self.write(register::STATUS, 0);
         assert_eq!(self.status(), 0, "reset is complete");
         self.free = 0x1000;
-        while self.irq.read().is_ok() {}
+        while self.interrupted() {}
+        self.registers.bind_config();
         self.add_status(status::ACKNOWLEDGE);
         self.add_status(status::DRIVER);
         self.accept(features);
@@ -264,6 +296,7 @@ impl TestDriver {
 
     /// Tells the device where a queue's rings are, and enables it.
     pub fn enable(&mut self, queue: &DriverQueue) {
+        self.registers.bind_queue(queue.index());
         self.write(register::QUEUE_SEL, u32::from(queue.index()));
         self.write(register::QUEUE_NUM, u32::from(queue.size()));
         let [desc, avail, used] = queue.addresses();
@@ -300,17 +333,21 @@ impl TestDriver {
 
     /// Whether an interrupt came since the last time; does not wait.
     pub fn interrupted(&self) -> bool {
-        self.irq.read().is_ok()
+        self.registers.take_interrupts().is_some()
     }
 
     /// Waits for an interrupt, acknowledges it, and returns its reasons (1 = used buffer,
     /// 2 = configuration).
     pub fn wait_interrupt(&mut self) -> u32 {
-        let irq = &self.irq;
-        wait_for("an interrupt", || irq.read().ok());
-        let reasons = self.read(register::INTERRUPT_STATUS);
-        self.write(register::INTERRUPT_ACK, reasons);
-        reasons
+        let registers = &self.registers;
+        match wait_for("an interrupt", || registers.take_interrupts()) {
+            Reasons::Known(reasons) => reasons,
+            Reasons::Ask => {
+                let reasons = self.read(register::INTERRUPT_STATUS);
+                self.write(register::INTERRUPT_ACK, reasons);
+                reasons
+            }
+        }
     }
 
     /// Waits for DEVICE_NEEDS_RESET.
@@ -322,7 +359,11 @@ impl TestDriver {
 
     /// The eventfd of a queue's kicks, for a test that kicks from another thread.
     pub fn kick_fd(&self, index: u16) -> Arc<EventFd> {
-        let kick = self.transport.queue_kicks().get(usize::from(index));
+        let kicks = match &self.registers {
+            Registers::Mmio { transport, .. } => transport.queue_kicks().to_vec(),
+            Registers::Pci(pci) => pci.kicks(),
+        };
+        let kick = kicks.get(usize::from(index));
         Arc::clone(kick.expect("a queue of the device"))
     }
 }

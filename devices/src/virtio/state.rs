@@ -173,6 +173,15 @@ impl VirtioCore {
         }
     }
 
+    /// Word `select` of the features that the driver accepted so far; zero past the last.
+    pub fn driver_features(&self, select: u32) -> u32 {
+        match select {
+            0 => low(self.driver_features),
+            1 => high(self.driver_features),
+            _ => 0,
+        }
+    }
+
     /// The driver writes word `select` of the features it accepts. Ignored outside negotiation, and
     /// for words that hold no feature.
     pub fn write_driver_features(&mut self, select: u32, value: u32) {

@@ -106,7 +106,7 @@ impl Disk {
     }
 
     pub(crate) fn on(device: BlkDevice) -> Self {
-        let mut driver = TestDriver::new(device);
+        let mut driver = TestDriver::on(crate::FACE, device);
         let features = driver.offered();
         let (queue, readable, writable) = Self::bring_up(&mut driver, features);
         Self {

@@ -8,3 +8,6 @@ mod opening;
 mod ranges;
 mod requests;
 mod resets;
+
+/// The transport of all tests here.
+const FACE: devices::testing::Face = devices::testing::Face::Mmio;

@@ -167,7 +167,7 @@ fn a_dying_thread_of_several_is_reported() {
 fn the_back_ends_report_is_kept() {
     let (mut guest, _) = moody("trep");
     assert_eq!(guest.control.reports(), [BackendReport::default()]);
-    guest.driver.transport().reset();
+    guest.driver.reset_by_vmm();
     let reports = guest.control.reports();
     assert_eq!(reports.len(), 1);
     assert!(reports[0].frames.unwrap().adds_up());

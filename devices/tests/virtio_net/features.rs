@@ -14,7 +14,7 @@ fn offers_what_it_can_do_and_no_more() {
     let expected =
         MTU_FEATURE | 1 << 5 | 1 << 16 | MRG_RXBUF | INDIRECT_DESC | EVENT_IDX | VERSION_1;
     assert_eq!(offered, expected);
-    assert_eq!(guest.driver.read(0x08), 1, "a network card");
+    assert_eq!(guest.driver.read(register::DEVICE_ID), 1, "a network card");
     assert_eq!(guest.driver.config::<6>(0), MAC);
     assert_eq!(guest.driver.config::<2>(6), [1, 0], "link up");
     assert_eq!(guest.driver.config::<2>(10), 1500u16.to_le_bytes());

@@ -91,7 +91,7 @@ impl<W: NetBackend> NetGuest<W> {
         config.busy_poll = busy_poll;
         let device = NetDevice::new(config, vec![near]).unwrap();
         let control = device.control();
-        let mut driver = TestDriver::new(device);
+        let mut driver = TestDriver::on(crate::FACE, device);
         let features = driver.offered();
         let (rx, tx) = (driver.rings(RX, QUEUE_SIZE), driver.rings(TX, QUEUE_SIZE));
         Self {

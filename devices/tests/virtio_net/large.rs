@@ -20,7 +20,7 @@ fn told(mtu: u16, max_frames: [usize; 2]) -> u16 {
         mtu: Some(mtu),
         ..config
     };
-    let mut driver = TestDriver::new(NetDevice::new(config, near).unwrap());
+    let mut driver = TestDriver::on(crate::FACE, NetDevice::new(config, near).unwrap());
     assert_ne!(driver.offered() & MTU_FEATURE, 0);
     u16::from_le_bytes(driver.config::<2>(10))
 }

@@ -14,6 +14,7 @@ mod frames;
 mod guest;
 mod large;
 mod life;
+mod mmio;
 mod pairs;
 mod pairs_control;
 mod pairs_guest;
@@ -22,3 +23,6 @@ mod random;
 mod rate;
 mod rings;
 mod rings_layout;
+
+/// The transport of all tests here that name none.
+const FACE: devices::testing::Face = devices::testing::Face::Mmio;

@@ -73,7 +73,7 @@ impl<W: NetBackend> PairsGuest<W> {
         config.rate = rate;
         let device = NetDevice::new(config, near).unwrap();
         let control = device.control();
-        let mut driver = TestDriver::new(device);
+        let mut driver = TestDriver::on(crate::FACE, device);
         let features = driver.offered();
         let ctrl = driver.rings(0, 2);
         Self {

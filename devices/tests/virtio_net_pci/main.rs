@@ -1,0 +1,38 @@
+//! virtio-net as a PCI function: the tests of `virtio_net` once more behind the other transport, and
+//! those of PCI itself. Numbers in comments are those of the project's catalogue of hostile input.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a panic is how a test fails, also in its helpers"
+)]
+
+#[path = "../virtio_net/fault.rs"]
+mod fault;
+#[path = "../virtio_net/features.rs"]
+mod features;
+#[path = "../virtio_net/frames.rs"]
+mod frames;
+#[path = "../virtio_net/guest.rs"]
+mod guest;
+#[path = "../virtio_net/life.rs"]
+mod life;
+#[path = "../virtio_net/pairs.rs"]
+mod pairs;
+#[path = "../virtio_net/pairs_control.rs"]
+mod pairs_control;
+#[expect(dead_code, reason = "the tests on real interfaces need more of it")]
+#[path = "../virtio_net/pairs_guest.rs"]
+mod pairs_guest;
+#[path = "../virtio_net/random.rs"]
+mod random;
+#[path = "../virtio_net/rings.rs"]
+mod rings;
+#[path = "../virtio_net/rings_layout.rs"]
+mod rings_layout;
+
+mod bars;
+mod msix;
+mod registers;
+
+/// The transport of all tests here.
+const FACE: devices::testing::Face = devices::testing::Face::Pci;
