@@ -332,3 +332,16 @@ impl Drop for Guest {
         let _ = self.child.wait();
     }
 }
+
+/// Each queue pair's counter `name`, from the log of a `ringwire` that has ended.
+#[must_use]
+pub fn by_pair(log: &str, name: &str) -> Vec<u64> {
+    let pairs = log.lines().filter(|line| line.contains(", pair "));
+    let counters = pairs.filter_map(|line| {
+        let word = line
+            .split_whitespace()
+            .find_map(|word| word.strip_prefix(name)?.strip_prefix('='))?;
+        word.parse().ok()
+    });
+    counters.collect()
+}

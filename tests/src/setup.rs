@@ -11,6 +11,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 pub struct Setup;
 
 impl Setup {
+    /// The project's top directory.
+    #[must_use]
+    pub fn top() -> PathBuf {
+        path("RINGWIRE_TOP")
+    }
+
     /// The `ringwire` program.
     #[must_use]
     pub fn ringwire() -> PathBuf {

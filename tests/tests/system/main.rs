@@ -4,3 +4,5 @@ mod boot;
 mod disk;
 mod life;
 mod net;
+mod open;
+mod pairs;

@@ -32,19 +32,7 @@ pub(crate) fn end(wire: &Wire, mut guest: Guest) -> String {
     guest.log()
 }
 
-/// Each queue pair's counter `name`, from what `ringwire` says in the end.
-fn by_pair(log: &str, name: &str) -> Vec<u64> {
-    let pairs = log.lines().filter(|line| line.contains(", pair "));
-    let counters = pairs.filter_map(|line| {
-        let word = line
-            .split_whitespace()
-            .find_map(|word| word.strip_prefix(name)?.strip_prefix('='))?;
-        word.parse().ok()
-    });
-    counters.collect()
-}
-
-fn wirecheck(arguments: &str) -> String {
+pub(crate) fn wirecheck(arguments: &str) -> String {
     format!("{} {arguments}", Setup::wirecheck().display())
 }
 
@@ -102,7 +90,7 @@ fn two_queues_both_carry_flows() {
     }
     let log = end(&wire, guest);
     for name in ["rx_packets", "tx_packets"] {
-        let counts = by_pair(&log, name);
+        let counts = ringwire_tests::by_pair(&log, name);
         assert!(
             counts.len() == 2 && counts.iter().all(|&count| count > 20),
             "{name}: {counts:?}\n{log}"

@@ -1,5 +1,5 @@
-//! Network cards whose driver reads and writes frames in place (XDP zero-copy). `make test` runs these, on the cards of
-//! `tests/lab/run --cards`.
+//! Network cards whose driver reads and writes frames in place (XDP zero-copy), and frames of several chunks: what takes a
+//! kernel newer than Debian's. `make test` runs these, in a lab with such a kernel and two cards (`tests/lab/run --cards`).
 
 #![expect(
     clippy::unwrap_used,
@@ -9,4 +9,5 @@
 mod faults;
 mod frame;
 mod guest;
+mod large;
 mod port;
