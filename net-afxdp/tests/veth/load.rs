@@ -88,17 +88,22 @@ impl Traffic {
 fn serve_queue(mut queue: Queue, passed: &Passed) -> Served {
     let mut errors = BTreeSet::new();
     let mut number = 0;
+    let mut failed_before = false;
     while !passed.stop.load(Ordering::Relaxed) {
         for _ in 0..queue.room().min(16) {
             send(&mut queue, &frame(number % 100, 100)).unwrap();
             number += 1;
         }
         let wakeups = queue.counters().tx_wakeups;
-        if let Err(error) = queue.flush() {
+        let flushed = queue.flush();
+        if let Err(error) = &flushed {
             errors.insert(error.raw_os_error().unwrap());
-            // The first call tells: no use in more of them.
-            assert_eq!(queue.counters().tx_wakeups - wakeups, 1, "{error}");
         }
+        if failed_before && flushed.is_err() {
+            // The first call tells: no use in more of them. (Where it begins, some frames may have gone.)
+            assert_eq!(queue.counters().tx_wakeups - wakeups, 1, "{flushed:?}");
+        }
+        failed_before = flushed.is_err();
         let taken = queue.receive(64, |fragments| {
             let bytes = fragments.concat();
             let number = u32::from(bytes[17]);
