@@ -14,7 +14,9 @@
 mod bars;
 mod bus;
 mod config;
+mod gate;
 mod msix;
+mod sync;
 
 #[cfg(test)]
 mod tests;

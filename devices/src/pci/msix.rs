@@ -2,20 +2,22 @@
 //! masked.
 //!
 //! Two sides: registers ([`Msix`], under the function's lock) and threads that raise ([`Vectors`],
-//! without any lock). An interrupt that meets a masked vector leaves a pending bit; both sides look
-//! again after they changed theirs, so whichever comes second delivers it.
+//! without any lock). An interrupt that meets a masked vector leaves a pending bit ([`super::gate`]).
 
 use std::{
     fmt, io,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU8, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
 };
 
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-use super::{ConfigSpace, exact};
+use super::{
+    ConfigSpace, exact,
+    gate::{Gate, State},
+};
 
 /// Most vectors that a function can have.
 pub const MAX_VECTORS: u16 = 2048;
@@ -51,62 +53,33 @@ pub trait MsiSink: Send {
     fn set_route(&mut self, vector: u16, message: MsiMessage, masked: bool);
 }
 
-/// MSI-X is off: nothing is sent, nothing remembered.
-const OFF: u8 = 0;
-/// Masked: interrupts become pending.
-const HELD: u8 = 1;
-/// Interrupts are sent.
-const OPEN: u8 = 2;
-
 #[derive(Debug)]
 struct Vector {
-    state: AtomicU8,
-    pending: AtomicBool,
+    gate: Gate,
     event: Arc<EventFd>,
 }
 
 impl Vector {
     fn new() -> io::Result<Self> {
         Ok(Self {
-            state: AtomicU8::new(OFF),
-            pending: AtomicBool::new(false),
+            gate: Gate::new(),
             event: Arc::new(EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?),
         })
     }
 
-    fn send(&self) {
-        // Can only fail when 2^64 - 2 are pending: then an interrupt is on its way anyhow.
-        let _ = self.event.write(1);
-    }
-
-    /// Sends what was remembered, if that is still so.
-    fn send_pending(&self) {
-        if self.pending.swap(false, Ordering::SeqCst) {
-            self.send();
+    fn send_if(&self, send: bool) {
+        if send {
+            // Can only fail when 2^64 - 2 are pending: then an interrupt is on its way anyhow.
+            let _ = self.event.write(1);
         }
     }
 
     fn raise(&self) {
-        match self.state.load(Ordering::SeqCst) {
-            OPEN => self.send(),
-            HELD => {
-                self.pending.store(true, Ordering::SeqCst);
-                // Unmasked since the first look: the unmasking side may have seen no pending bit.
-                if self.state.load(Ordering::SeqCst) == OPEN {
-                    self.send_pending();
-                }
-            }
-            _ => {}
-        }
+        self.send_if(self.gate.raise());
     }
 
-    fn set_state(&self, state: u8) {
-        self.state.store(state, Ordering::SeqCst);
-        match state {
-            OPEN => self.send_pending(),
-            OFF => self.pending.store(false, Ordering::SeqCst),
-            _ => {}
-        }
+    fn set_state(&self, state: State) {
+        self.send_if(self.gate.set(state));
     }
 }
 
@@ -257,7 +230,7 @@ impl Msix {
         let first = usize::try_from(at).unwrap_or(usize::MAX).saturating_mul(8);
         let vectors = self.vectors.vectors.iter().skip(first).take(8);
         (0..).zip(vectors).fold(0, |bits, (bit, vector)| {
-            bits | u8::from(vector.pending.load(Ordering::SeqCst)) << bit
+            bits | u8::from(vector.gate.is_pending()) << bit
         })
     }
 
@@ -297,11 +270,11 @@ impl Msix {
             return;
         };
         if !self.vectors.enabled() {
-            return vector.set_state(OFF);
+            return vector.set_state(State::Off);
         }
         let masked = entry.masked || self.function_mask;
         if masked {
-            vector.set_state(HELD);
+            vector.set_state(State::Held);
         }
         let now = Some((entry.message, masked));
         if std::mem::replace(&mut entry.told, now) != now {
@@ -309,7 +282,7 @@ impl Msix {
             self.sink.set_route(number, entry.message, masked);
         }
         if !masked {
-            vector.set_state(OPEN);
+            vector.set_state(State::Open);
         }
     }
 }
