@@ -6,7 +6,7 @@ use std::{
     os::fd::AsFd,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -25,6 +25,8 @@ use crate::{
 struct Passed {
     to_queue: AtomicU64,
     to_far: AtomicU64,
+    /// The number of the last flush's error; 0 after one that went well.
+    error: AtomicI32,
     stop: AtomicBool,
 }
 
@@ -69,6 +71,15 @@ impl Traffic {
         }
     }
 
+    /// Waits until the queue's flushes fail with one of these errors.
+    pub(crate) fn assert_fails_with(&self, errors: &[i32]) {
+        let deadline = Instant::now() + PATIENCE;
+        while !errors.contains(&self.passed.error.load(Ordering::Relaxed)) {
+            assert!(Instant::now() < deadline, "no error: {:?}", self.passed);
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// Ends it, and checks what must hold whatever happened.
     pub(crate) fn stop(self) -> Served {
         self.passed.stop.store(true, Ordering::Relaxed);
@@ -104,6 +115,8 @@ fn serve_queue(mut queue: Queue, passed: &Passed) -> Served {
             assert_eq!(queue.counters().tx_wakeups - wakeups, 1, "{flushed:?}");
         }
         failed_before = flushed.is_err();
+        let error = flushed.err().and_then(|error| error.raw_os_error());
+        passed.error.store(error.unwrap_or(0), Ordering::Relaxed);
         let taken = queue.receive(64, |fragments| {
             let bytes = fragments.concat();
             let number = u32::from(bytes[17]);
