@@ -90,14 +90,24 @@ impl PciGuest {
             table: 0,
             pending: 0,
         };
-        guest.set_config(0x04, &RUNNING.to_le_bytes());
-        guest.find_registers();
-        for vector in 0..guest.events.len() as u64 {
-            let data = 0x4000 + u32::try_from(vector).expect("few vectors");
-            guest.set_entry(vector, 0xfee0_0000, data, false);
-        }
-        guest.enable_msix(true, false);
+        guest.bring_up();
         guest
+    }
+
+    /// What firmware and an operating system do before a driver starts: BARs in their first places,
+    /// decoding on, vectors set up and unmasked.
+    pub fn bring_up(&mut self) {
+        self.set_config(0x04, &[0, 0]);
+        self.set_config(0x10, &BARS.registers.to_le_bytes());
+        self.set_config(0x18, &BARS.msix.to_le_bytes());
+        self.set_config(0x04, &RUNNING.to_le_bytes());
+        self.find_registers();
+        self.enable_msix(false, false);
+        for vector in 0..self.events.len() as u64 {
+            let data = 0x4000 + u32::try_from(vector).expect("few vectors");
+            self.set_entry(vector, 0xfee0_0000, data, false);
+        }
+        self.enable_msix(true, false);
     }
 
     /// Walks the capabilities (4.1.4), as a driver does at first sight, or after it moved a BAR.

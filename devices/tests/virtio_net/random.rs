@@ -5,10 +5,10 @@ use devices::testing::{Descriptor, register, status};
 use crate::guest::*;
 
 /// A generator of numbers that are the same in every run (splitmix64).
-struct Numbers(u64);
+pub(crate) struct Numbers(pub(crate) u64);
 
 impl Numbers {
-    fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -17,7 +17,7 @@ impl Numbers {
     }
 
     /// One of these, so that interesting values are not one in 2^64.
-    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+    pub(crate) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         let at = self.next() % from.len() as u64;
         from[usize::try_from(at).unwrap()]
     }

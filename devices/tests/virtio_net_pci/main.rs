@@ -33,6 +33,7 @@ mod rings_layout;
 mod bars;
 mod msix;
 mod registers;
+mod wild;
 
 /// The transport of all tests here.
 const FACE: devices::testing::Face = devices::testing::Face::Pci;
