@@ -137,6 +137,7 @@ mod port;
 mod prepared;
 mod probe;
 mod program;
+mod promiscuous;
 mod queue;
 mod ring;
 #[cfg(test)]

@@ -13,6 +13,7 @@ use crate::{
     multi_buffer::{self, FrameLimits},
     probe,
     program::AttachMode,
+    promiscuous::Promiscuous,
     queue::Queue,
     socket::{self, Socket, SocketOptions},
     source::Source,
@@ -22,6 +23,9 @@ use crate::{
 };
 
 /// An interface opened for AF_XDP.
+///
+/// With our own program it is promiscuous meanwhile, so that frames to other addresses than the
+/// card's own arrive, such as a guest's.
 ///
 /// Dropping it takes our program off, or our sockets out of the map of others, and so does the end
 /// of the process, whatever way. Queues that were taken out stay usable for sending then, but receive
@@ -33,6 +37,8 @@ pub struct Port {
     mtu: u32,
     queues: Vec<Queue>,
     watch: ProgramWatch,
+    /// With our own program only: with one of others, they decide.
+    _promiscuous: Option<Promiscuous>,
 }
 
 impl Port {
@@ -69,12 +75,17 @@ impl Port {
         };
         let queues = opening.queues(&mut steering, sockets)?;
         let watch = ProgramWatch::start(interface)?;
+        let promiscuous = match &steering {
+            Steering::Own(_) => Promiscuous::begin(interface),
+            Steering::Foreign { .. } => None,
+        };
         let port = Self {
             mtu: usable_mtu(interface, &queues),
             steering,
             interface: interface.clone(),
             queues,
             watch,
+            _promiscuous: promiscuous,
         };
         tracing::info!(
             interface = port.interface.name(),

@@ -13,6 +13,7 @@ use crate::{
     interface::Interface,
     multi_buffer, port,
     program::AttachMode,
+    promiscuous::Promiscuous,
     socket,
     status::{ProgramStatus, ProgramWatch},
     steering::{self, Steering},
@@ -23,7 +24,7 @@ use crate::{
 /// process can do the rest without any capability ([`Source::Sockets`](crate::Source::Sockets)). It
 /// needs to be allowed to lock the memory ([`PortConfig::locked_memory`]).
 ///
-/// The program is there until this is dropped, so keep it while the other process runs.
+/// The program is there, and the interface promiscuous, until this is dropped, so keep it while the other process runs.
 ///
 /// The sockets bind to no other interface (from Linux 6.6 on), but to any queue of it: give them to
 /// one user only.
@@ -33,6 +34,7 @@ pub struct Prepared {
     interface: Interface,
     sockets: Vec<OwnedFd>,
     watch: ProgramWatch,
+    promiscuous: Option<Promiscuous>,
 }
 
 impl Prepared {
@@ -65,6 +67,7 @@ impl Prepared {
         }
         let watch = ProgramWatch::start(&interface)?;
         Ok(Self {
+            promiscuous: Promiscuous::begin(&interface),
             steering,
             interface,
             sockets,
@@ -116,6 +119,9 @@ impl Prepared {
                 rustix::io::fcntl_setfd(program.link(), FdFlags::empty())?;
             }
             Steering::Foreign { .. } => {}
+        }
+        if let Some(promiscuous) = &self.promiscuous {
+            promiscuous.let_children_inherit()?;
         }
         Ok(())
     }

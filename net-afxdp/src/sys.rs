@@ -35,6 +35,36 @@ pub(crate) fn set_tx_budget(socket: BorrowedFd<'_>, frames: u32) -> io::Result<(
     }
 }
 
+/// Makes the interface promiscuous for as long as the packet socket is open (packet(7)).
+///
+/// # Errors
+/// The system's: `ENODEV` when there is no such interface.
+pub(crate) fn make_promiscuous(socket: BorrowedFd<'_>, interface: u32) -> io::Result<()> {
+    let invalid = |_| io::Error::from(io::ErrorKind::InvalidInput);
+    let request = libc::packet_mreq {
+        mr_ifindex: libc::c_int::try_from(interface).map_err(invalid)?,
+        mr_type: u16::try_from(libc::PACKET_MR_PROMISC).map_err(invalid)?,
+        mr_alen: 0,
+        mr_address: [0; 8],
+    };
+    let size = libc::socklen_t::try_from(size_of_val(&request)).map_err(invalid)?;
+    // SAFETY: the option's value is a packet_mreq, which outlives the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_ADD_MEMBERSHIP,
+            (&raw const request).cast(),
+            size,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 /// Duplicates a file descriptor that is named by its number only; both are closed on exec.
 ///
 /// # Errors

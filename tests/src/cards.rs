@@ -54,7 +54,7 @@ pub(crate) fn give_back(namespace: &str, name: &str) {
     for words in [
         format!("ethtool -L {name} combined 2"),
         format!("ethtool -X {name} default"),
-        format!("ip link set {name} down promisc off"),
+        format!("ip link set {name} down"),
         format!("ip link set {name} netns 1"),
     ] {
         let _ = Command::new("ip")

@@ -72,8 +72,7 @@ impl Wire {
             must(Command::new("ip").args(["link", "set", &card, "netns", namespace, "name", name]));
         }
         wire.near(&format!("ip link set {near} addrgenmode none"));
-        // The guest's address is not the card's: a card drops what is for others unless it is told not to.
-        wire.near(&format!("ip link set {near} promisc on up"));
+        wire.near(&format!("ip link set {near} up"));
         wire.far("ip link set lo up");
         wire.far(&format!("ip address add {}/24 dev {far}", Self::PEER));
         wire.far(&format!("ip link set {far} up"));

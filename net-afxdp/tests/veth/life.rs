@@ -1,11 +1,11 @@
 //! What comes and goes: programs, processes, links, interfaces.
 
 use std::{
-    process::Command,
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
-use net_afxdp::{Interface, Port, PortConfig};
+use net_afxdp::{Interface, Port, PortConfig, Prepared};
 
 use crate::{
     child,
@@ -48,6 +48,50 @@ fn the_program_goes_with_the_port_and_the_queue_lives_on() {
     assert!(near.receive().as_deref() == Some(&frame(2, 64)));
     assert_eq!(queue.discard(), 0);
     assert!(queue.accounting().is_balanced());
+}
+
+/// How often the interface was asked to be promiscuous.
+fn promiscuity(net: &Net) -> u32 {
+    let output = Command::new("ip")
+        .args(["-details", "link", "show", "dev", &net.near])
+        .output()
+        .expect("ip");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let mut words = text.split_whitespace();
+    words.find(|&word| word == "promiscuity").expect("a count");
+    words.next().unwrap().parse().unwrap()
+}
+
+/// Waits for it: a child of another test that was not executed yet may have a copy of ours.
+fn is_promiscuous_no_more(net: &Net) -> bool {
+    let deadline = Instant::now() + PATIENCE;
+    while promiscuity(net) != 0 {
+        if Instant::now() > deadline {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    true
+}
+
+#[test]
+fn the_interface_is_promiscuous_as_long_as_the_program_is_there() {
+    let Some(net) = Net::new() else { return };
+    assert_eq!(promiscuity(&net), 0);
+    let (port, _queue) = open(&config(&net.near));
+    assert_eq!(promiscuity(&net), 1);
+    drop(port);
+    assert!(is_promiscuous_no_more(&net));
+
+    let prepared = Prepared::open(&config(&net.near)).unwrap();
+    assert_eq!(promiscuity(&net), 1);
+    prepared.let_children_keep_program().unwrap();
+    let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+    drop(prepared);
+    assert_eq!(promiscuity(&net), 1, "the child keeps it");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(is_promiscuous_no_more(&net));
 }
 
 #[test]
