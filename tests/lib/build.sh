@@ -16,3 +16,18 @@ executables() {
 build_ringwire() {
     (cd "$RINGWIRE_TOP" && executables bin build --package vmm --bin ringwire)
 }
+
+# guests_cargo COMMAND OPTION...: cargo in tests/guests, which is a workspace of its own.
+guests_cargo() {
+    local command=$1
+    shift
+    cargo "$command" --locked --manifest-path "$RINGWIRE_TOP/tests/guests/Cargo.toml" \
+        --target-dir "${CARGO_TARGET_DIR:-$RINGWIRE_TOP/target}/guests" "$@"
+}
+
+# build_bare_guest: the bare guest that sends, receives and forwards.
+build_bare_guest() {
+    local target=${CARGO_TARGET_DIR:-$RINGWIRE_TOP/target}
+    guests_cargo build --release --bin traffic >&2
+    printf '%s\n' "$target/guests/release/traffic"
+}

@@ -1,8 +1,11 @@
 //! The `ringwire` command, run as users run it. Guests here are a few hand-made instructions in an
-//! ELF file with a PVH entry: they run under any KVM, also one that can't boot Linux.
+//! ELF file with a PVH entry, or the bare ones of `tests/guests`: they run under any KVM, also one that
+//! can't boot Linux.
 
 #[cfg(test)]
 mod bad_input;
+#[cfg(test)]
+mod bare;
 #[cfg(test)]
 mod check;
 #[cfg(test)]

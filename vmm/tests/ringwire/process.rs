@@ -127,6 +127,11 @@ impl Process {
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
+    /// Whether it has ended.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// Waits for its end, without reading what it writes.
     pub(crate) fn wait(&mut self) -> ExitStatus {
         let started = Instant::now();
