@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use devices::GuestRam;
+use devices::{GuestRam, pci::ECAM_SIZE};
 use linux_loader::{
     bootparam::{boot_e820_entry, boot_params},
     configurator::{
@@ -26,7 +26,7 @@ use crate::{
     size::human,
     x86_64::{
         layout::{
-            ACPI_START, CMDLINE, HIGH_RAM_START, LOW_RAM_END, PVH_MEMMAP, PVH_MODULES,
+            ACPI_START, CMDLINE, HIGH_RAM_START, LOW_RAM_END, PCI_ECAM, PVH_MEMMAP, PVH_MODULES,
             PVH_START_INFO, RESET_VECTOR, ZERO_PAGE,
         },
         registers::Entry,
@@ -89,6 +89,8 @@ pub struct BootSource<'a> {
     pub cmdline: &'a Cmdline,
     /// Where the ACPI tables are, if there are any.
     pub rsdp: Option<u64>,
+    /// Whether there is a PCI bus.
+    pub pci: bool,
 }
 
 /// A piece of guest memory.
@@ -121,8 +123,8 @@ pub fn load(ram: &GuestRam, source: &BootSource<'_>) -> Result<Entry, BootError>
     ram.write_slice(&cmdline, GuestAddress(CMDLINE))
         .map_err(|e| write_failed("the command line", &e))?;
     match kernel.entry {
-        Entry::Linux64 { .. } => write_boot_params(ram, &kernel, initrd, source.rsdp)?,
-        Entry::Pvh { .. } => write_start_info(ram, initrd, source.rsdp)?,
+        Entry::Linux64 { .. } => write_boot_params(ram, &kernel, initrd, source)?,
+        Entry::Pvh { .. } => write_start_info(ram, initrd, source)?,
     }
     Ok(kernel.entry)
 }
@@ -168,8 +170,9 @@ fn load_initrd(
     Ok(Placed { address, size })
 }
 
-/// Usable RAM, and the room of ACPI tables and reset vector, which no kernel may use otherwise.
-fn memory_map(ram: &GuestRam) -> Vec<(u64, u64, bool)> {
+/// Usable RAM, the room of ACPI tables and reset vector, and PCI's configuration space, which no
+/// kernel may use otherwise (Linux wants ECAM reserved here before it believes MCFG); by address.
+fn memory_map(ram: &GuestRam, pci: bool) -> Vec<(u64, u64, bool)> {
     let mut map = vec![
         (0, LOW_RAM_END, true),
         (ACPI_START, HIGH_RAM_START - ACPI_START, false),
@@ -180,6 +183,10 @@ fn memory_map(ram: &GuestRam) -> Vec<(u64, u64, bool)> {
         let start = start.max(HIGH_RAM_START);
         map.push((start, end.saturating_sub(start), true));
     }
+    if pci {
+        map.push((PCI_ECAM, ECAM_SIZE, false));
+    }
+    map.sort_unstable();
     map
 }
 
@@ -193,14 +200,14 @@ fn write_boot_params(
     ram: &GuestRam,
     kernel: &LoadedKernel,
     initrd: Option<Placed>,
-    rsdp: Option<u64>,
+    source: &BootSource<'_>,
 ) -> Result<(), BootError> {
     const LOADER_UNDEFINED: u8 = 0xff;
     const E820_RAM: u32 = 1;
     const E820_RESERVED: u32 = 2;
     let mut params = boot_params {
         hdr: kernel.setup_header.unwrap_or_default(),
-        acpi_rsdp_addr: rsdp.unwrap_or_default(),
+        acpi_rsdp_addr: source.rsdp.unwrap_or_default(),
         ..Default::default()
     };
     params.hdr.type_of_loader = LOADER_UNDEFINED;
@@ -209,7 +216,7 @@ fn write_boot_params(
         params.hdr.ramdisk_image = narrow(address);
         params.hdr.ramdisk_size = narrow(size);
     }
-    let map = memory_map(ram);
+    let map = memory_map(ram, source.pci);
     // A packed structure's arrays can't be borrowed in place.
     let mut table = params.e820_table;
     for (slot, &(addr, size, usable)) in table.iter_mut().zip(&map) {
@@ -231,9 +238,9 @@ fn write_boot_params(
 fn write_start_info(
     ram: &GuestRam,
     initrd: Option<Placed>,
-    rsdp: Option<u64>,
+    source: &BootSource<'_>,
 ) -> Result<(), BootError> {
-    let map: Vec<_> = memory_map(ram)
+    let map: Vec<_> = memory_map(ram, source.pci)
         .into_iter()
         .map(|(addr, size, usable)| hvm_memmap_table_entry {
             addr,
@@ -250,7 +257,7 @@ fn write_start_info(
         magic: XEN_HVM_START_MAGIC_VALUE,
         version: 1,
         cmdline_paddr: CMDLINE,
-        rsdp_paddr: rsdp.unwrap_or_default(),
+        rsdp_paddr: source.rsdp.unwrap_or_default(),
         memmap_paddr: PVH_MEMMAP,
         memmap_entries: u32::try_from(map.len()).unwrap_or(u32::MAX),
         ..Default::default()
@@ -298,6 +305,16 @@ mod tests {
         GuestRam::from_ranges(&[(GuestAddress(0), size)]).unwrap()
     }
 
+    fn source(cmdline: &Cmdline) -> BootSource<'_> {
+        BootSource {
+            kernel: Path::new("k"),
+            initrd: None,
+            cmdline,
+            rsdp: Some(ACPI_START),
+            pci: false,
+        }
+    }
+
     fn file(content: &[u8]) -> TempFile {
         let file = TempFile::new().unwrap();
         file.as_file().write_all(content).unwrap();
@@ -342,14 +359,16 @@ mod tests {
         let gib = 1 << 30;
         let ram = crate::memory::allocate(5 * gib).unwrap();
         assert_eq!(
-            memory_map(&ram),
+            memory_map(&ram, true),
             [
                 (0, 0x9_fc00, true),
                 (0xe_0000, 0x2_0000, false),
                 (MIB, 3 * gib - MIB, true),
+                (PCI_ECAM, MIB, false),
                 (4 * gib, 2 * gib, true),
             ]
         );
+        assert_eq!(memory_map(&ram, false).len(), 4);
     }
 
     #[test]
@@ -359,7 +378,8 @@ mod tests {
             address: 0x80_0000,
             size: 77,
         };
-        write_start_info(&ram, Some(initrd), Some(ACPI_START)).unwrap();
+        let cmdline = Cmdline::new("", true, &[]);
+        write_start_info(&ram, Some(initrd), &source(&cmdline)).unwrap();
         let field =
             |offset| -> u64 { ram.read_obj(GuestAddress(PVH_START_INFO + offset)).unwrap() };
         assert_eq!(field(0) & 0xffff_ffff, 0x336e_c578);
@@ -376,7 +396,8 @@ mod tests {
             address: 0x80_0000,
             size: 77,
         };
-        write_boot_params(&ram, &kernel(0), Some(initrd), Some(ACPI_START)).unwrap();
+        let cmdline = Cmdline::new("", true, &[]);
+        write_boot_params(&ram, &kernel(0), Some(initrd), &source(&cmdline)).unwrap();
         let word = |offset| -> u32 { ram.read_obj(GuestAddress(ZERO_PAGE + offset)).unwrap() };
         assert_eq!((word(0x218), word(0x21c)), (0x80_0000, 77));
         assert_eq!(u64::from(word(0x228)), CMDLINE);

@@ -24,17 +24,18 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 use crate::{
     boot::{self, BootError, BootSource},
     cmdline::{self, Cmdline},
-    config::{ConfigError, SerialConfig, VmConfig},
+    config::{ConfigError, SerialConfig, Transport, VmConfig},
     console::{InputConfig, Output, Room},
     exit::{ExitReason, ExitRequest},
     kvm::{self, KvmError},
     memory::{self, MemoryError},
     network::NetworkError,
+    pci::PciHostError,
     terminal,
     vcpu::{self, Buses, Vcpu},
     vm::Vm,
     x86_64::{
-        acpi::{self, AcpiError},
+        acpi::{self, AcpiError, Platform},
         cpuid::{self, Topology},
         layout::{self, COM1_IRQ, COM1_PORT, KEYBOARD_PORT, POWER_PORT, PVPANIC_PORT, VirtioSlot},
         registers::{self, Entry, RegisterError},
@@ -63,6 +64,9 @@ pub enum BuildError {
     /// ACPI tables
     #[error(transparent)]
     Acpi(#[from] AcpiError),
+    /// the PCI bus
+    #[error(transparent)]
+    Pci(#[from] PciHostError),
     /// the first vCPU's registers
     #[error(transparent)]
     Registers(#[from] RegisterError),
@@ -102,7 +106,7 @@ fn system(what: &'static str) -> impl FnOnce(io::Error) -> BuildError {
 struct Machine<'a> {
     config: &'a VmConfig,
     kvm: Kvm,
-    vm: VmFd,
+    vm: Arc<VmFd>,
     ram: GuestRam,
     buses: Buses,
     exit: ExitRequest,
@@ -114,7 +118,7 @@ pub(crate) fn build(config: &VmConfig) -> Result<Vm, BuildError> {
     config.validate()?;
     let kvm = kvm::open()?;
     let ram = memory::allocate(config.memory)?;
-    let vm = kvm::create_vm(&kvm, &ram)?;
+    let vm = Arc::new(kvm::create_vm(&kvm, &ram)?);
     kvm::create_interrupt_controllers(&vm)?;
     let mut machine = Machine {
         config,
@@ -128,8 +132,7 @@ pub(crate) fn build(config: &VmConfig) -> Result<Vm, BuildError> {
     machine.add_power()?;
     // What only reads comes first; then what is given back on an error (interfaces); last what is
     // not (the serial console's file is emptied).
-    let slots = machine.planned_slots();
-    let entry = machine.load_kernel(&slots)?;
+    let entry = machine.load_kernel()?;
     let devices = machine.add_virtio_devices()?;
     let input = machine.add_serial()?;
     machine.finish(entry, input, devices)
@@ -222,21 +225,27 @@ impl Machine<'_> {
         }))
     }
 
-    /// Where the virtio devices will be.
-    fn planned_slots(&self) -> Vec<VirtioSlot> {
-        let count = self.config.virtio_devices();
-        (0..count).map_while(layout::virtio_slot).collect()
-    }
-
     /// Kernel, initrd, command line and tables into guest memory.
-    fn load_kernel(&self, slots: &[VirtioSlot]) -> Result<Entry, BuildError> {
+    fn load_kernel(&self) -> Result<Entry, BuildError> {
         let user = &self.config.cmdline;
         let console = self.config.serial != SerialConfig::Null;
+        let (pci, mmio): (Vec<_>, Vec<_>) = self
+            .config
+            .transports()
+            .into_iter()
+            .partition(|transport| *transport == Transport::Pci);
+        // Where the virtio-mmio devices will be.
+        let slots: Vec<VirtioSlot> = (0..mmio.len()).map_while(layout::virtio_slot).collect();
+        let platform = Platform {
+            cpus: self.cpus(),
+            virtio_mmio: &slots,
+            pci: !pci.is_empty(),
+        };
         // Never both: a device that is found twice would be driven twice.
         let (rsdp, described) = if cmdline::acpi_is_off(user) {
-            (None, slots)
+            (None, &slots[..])
         } else {
-            (Some(acpi::write(&self.ram, self.cpus(), slots)?), &[][..])
+            (Some(acpi::write(&self.ram, platform)?), &[][..])
         };
         let cmdline = Cmdline::new(user, console, described);
         let source = BootSource {
@@ -244,6 +253,7 @@ impl Machine<'_> {
             initrd: self.config.initrd.as_deref(),
             cmdline: &cmdline,
             rsdp,
+            pci: platform.pci,
         };
         Ok(boot::load(&self.ram, &source)?)
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::{
-    config::{SerialConfig, VmConfig},
+    config::{SerialConfig, Transport, VmConfig},
     exit::STATUS_HELP,
     size,
 };
@@ -56,8 +56,8 @@ pub struct RunArgs {
     /// Initial RAM disk
     #[arg(long, value_name = "FILE")]
     pub initrd: Option<PathBuf>,
-    /// Kernel command line, added to `console=ttyS0 reboot=acpi panic=-1`; with acpi=off in it the virtio
-    /// devices are described by virtio_mmio.device= instead of by ACPI
+    /// Kernel command line, added to `console=ttyS0 reboot=acpi panic=-1`; with acpi=off in it there is no PCI, and
+    /// the virtio devices are described by virtio_mmio.device= instead of by ACPI
     #[arg(
         long,
         value_name = "STR",
@@ -91,10 +91,16 @@ pub struct RunArgs {
     /// map-path=PATH[,map-start-index=K], plugin-socket=PATH.
     #[arg(long, value_name = "af-xdp,ifname=NAME,...")]
     pub netdev: Vec<String>,
-    /// The guest's side of a netdev, which has one in any case: gives it mac=ADDRESS; the default
-    /// address is locally administered and made from the interface's
-    #[arg(long, value_name = "virtio-net-mmio,netdev=ID,...")]
+    /// The guest's side of a netdev, which has one in any case: its transport (virtio-net-pci or
+    /// virtio-net-mmio), and mac=ADDRESS; the default address is locally administered and made from the
+    /// interface's
+    #[arg(long, value_name = "virtio-net-pci|virtio-net-mmio,netdev=ID,...")]
     pub device: Vec<String>,
+    /// How the guest finds its virtio devices, other than cards for which --device says it: pci, with an
+    /// interrupt for each queue (MSI-X), or mmio, with one for each device; default: pci, or mmio with acpi=off in
+    /// --cmdline
+    #[arg(long, value_name = "pci|mmio", value_parser = transport)]
+    pub transport: Option<Transport>,
 }
 
 /// Why arguments were not understood.
@@ -115,6 +121,14 @@ fn serial(text: &str) -> Result<SerialConfig, String> {
     }
 }
 
+fn transport(text: &str) -> Result<Transport, String> {
+    match text {
+        "pci" => Ok(Transport::Pci),
+        "mmio" => Ok(Transport::Mmio),
+        _ => Err("a transport is pci or mmio".to_owned()),
+    }
+}
+
 impl RunArgs {
     /// The VM that is asked for.
     ///
@@ -130,6 +144,7 @@ impl RunArgs {
             serial: self.serial,
             disks: Vec::new(),
             netdevs: Vec::new(),
+            transport: self.transport,
         };
         for text in self.disk {
             let disk = netdev::disk(&text).map_err(wrong("--disk", &text))?;
@@ -198,13 +213,17 @@ mod tests {
             "--netdev",
             "af-xdp,ifname=eth2",
             "--device",
-            "virtio-net-mmio,netdev=net1,mac=02:00:00:00:00:01",
+            "virtio-net-pci,netdev=net1,mac=02:00:00:00:00:01",
+            "--transport",
+            "mmio",
         ])
         .unwrap();
         assert_eq!((config.memory, config.cpus), (8 << 30, 3));
         assert_eq!(config.serial, SerialConfig::File("/tmp/log".into()));
         assert_eq!(config.disks.len(), 2);
         assert_eq!(config.netdevs[1].mac, Some([2, 0, 0, 0, 0, 1]));
+        use Transport::{Mmio, Pci};
+        assert_eq!(config.transports(), [Mmio, Mmio, Mmio, Mmio, Pci]);
         assert_eq!(parse(&[]).unwrap(), VmConfig::new("k"));
     }
 
@@ -214,6 +233,7 @@ mod tests {
             (["--memory", "lots"], "'lots' is not a size"),
             (["--cpus", "-1"], "unexpected argument"),
             (["--cpus", "two"], "invalid digit"),
+            (["--transport", "isa"], "a transport is pci or mmio"),
             (["--serial", "pty"], "stdio, null or file=PATH"),
             (["--serial", "file="], "stdio, null or file=PATH"),
             (

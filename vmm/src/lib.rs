@@ -32,6 +32,7 @@ pub mod kvm;
 pub mod memory;
 mod network;
 pub mod open;
+mod pci;
 pub mod probe;
 pub mod signals;
 pub mod size;

@@ -12,11 +12,14 @@ use std::{
     time::Duration,
 };
 
-use devices::bus::Bus;
+use devices::{bus::Bus, pci::PciBus};
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
 
-use crate::exit::{ExitReason, ExitRequest};
+use crate::{
+    exit::{ExitReason, ExitRequest},
+    x86_64::layout::PCI_APERTURE,
+};
 
 mod run_state;
 
@@ -29,6 +32,29 @@ pub(crate) struct Buses {
     pub(crate) pio: Bus,
     /// Memory-mapped I/O.
     pub(crate) mmio: Bus,
+    /// The BARs of PCI functions. Not a device of `mmio`, which would have one lock for all of them.
+    pub(crate) pci: Option<Arc<PciBus>>,
+}
+
+impl Buses {
+    fn read(&self, address: u64, data: &mut [u8]) {
+        if !PCI_APERTURE.contains(&address) {
+            return self.mmio.read(address, data);
+        }
+        data.fill(0);
+        if !self.pci.as_ref().is_some_and(|pci| pci.read(address, data)) {
+            // Nobody there.
+            data.fill(0xff);
+        }
+    }
+
+    fn write(&self, address: u64, data: &[u8]) {
+        if !PCI_APERTURE.contains(&address) {
+            self.mmio.write(address, data);
+        } else if let Some(pci) = &self.pci {
+            pci.write(address, data);
+        }
+    }
 }
 
 /// A vCPU that does not run yet.
@@ -107,8 +133,8 @@ impl Vcpu {
     fn step(&mut self) -> Option<ExitReason> {
         let vcpu = self.index;
         match self.fd.run() {
-            Ok(VcpuExit::MmioRead(address, data)) => self.buses.mmio.read(address, data),
-            Ok(VcpuExit::MmioWrite(address, data)) => self.buses.mmio.write(address, data),
+            Ok(VcpuExit::MmioRead(address, data)) => self.buses.read(address, data),
+            Ok(VcpuExit::MmioWrite(address, data)) => self.buses.write(address, data),
             Ok(VcpuExit::IoIn(..) | VcpuExit::IoOut(..)) => self.port_io(),
             // Interrupted, or a wake-up of a vCPU that still waits for its start (EAGAIN).
             Ok(VcpuExit::Intr) => {}

@@ -4,11 +4,14 @@ use std::{
     fmt::Display,
     io,
     os::fd::{AsRawFd, RawFd},
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
     time::{Duration, Instant},
 };
 
-use devices::{GuestRam, virtio::mmio::MmioTransport};
+use devices::{
+    GuestRam,
+    virtio::{mmio::MmioTransport, pci::PciTransport},
+};
 use event_manager::{
     EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberId, SubscriberOps,
 };
@@ -44,11 +47,35 @@ pub struct Vm {
     pub(crate) stop: Arc<AtomicBool>,
     pub(crate) signals: Option<Signals>,
     /// The virtio devices' registers, for the reset at the end.
-    pub(crate) transports: Vec<Arc<Mutex<MmioTransport>>>,
+    pub(crate) transports: Vec<Registers>,
     pub(crate) networks: Vec<Network>,
     // Last, so that KVM's VM and the memory go after everything that uses them.
-    pub(crate) _vm: VmFd,
+    pub(crate) _vm: Arc<VmFd>,
     pub(crate) _ram: GuestRam,
+}
+
+/// A virtio device's registers, on either transport.
+#[derive(Debug)]
+pub(crate) enum Registers {
+    /// An MMIO window.
+    Mmio(Arc<Mutex<MmioTransport>>),
+    /// A PCI function.
+    Pci(Arc<Mutex<PciTransport>>),
+}
+
+impl Registers {
+    /// Stops the device: nothing of it touches guest memory afterwards.
+    fn reset(&self) {
+        match self {
+            Self::Mmio(window) => lock(window).reset(),
+            Self::Pci(function) => lock(function).reset(),
+        }
+    }
+}
+
+/// A panic of another thread ends the VM, and that needs the devices.
+fn lock<T>(device: &Mutex<T>) -> MutexGuard<'_, T> {
+    device.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// How a VM ended.
@@ -197,7 +224,6 @@ impl Vm {
     /// Ends the devices' threads. No vCPU runs any more, so nobody holds the locks.
     fn reset_devices(&self) {
         for transport in &self.transports {
-            let mut transport = transport.lock().unwrap_or_else(PoisonError::into_inner);
             transport.reset();
         }
     }

@@ -113,7 +113,7 @@ impl PciTransport {
             Self::register_bar_size(queues),
             bars.registers,
         );
-        let vectors = vectors_for(queues);
+        let vectors = Self::vector_count(queues);
         let msix = Msix::new(&mut config, MSIX_BAR, bars.msix, vectors, msi)?;
         let window = add_capabilities(&mut config, notify_len(queues));
         let flags = Arc::new(DeviceFlags::default());
@@ -138,7 +138,13 @@ impl PciTransport {
 
     /// Bytes of the MSI-X BAR of a device with so many queues.
     pub fn msix_bar_size(queues: usize) -> u64 {
-        Msix::bar_size_for(vectors_for(queues))
+        Msix::bar_size_for(Self::vector_count(queues))
+    }
+
+    /// Vectors of a device with so many queues: one for configuration changes and one a queue.
+    pub fn vector_count(queues: usize) -> u16 {
+        let count = u16::try_from(queues.saturating_add(1));
+        count.unwrap_or(MAX_VECTORS).min(MAX_VECTORS)
     }
 
     /// Where queue `index` is notified, from the start of the register BAR: the address for its
@@ -272,12 +278,6 @@ fn identity(device_id: u32) -> Identity {
         // 4.1.2.1: 0x40 or higher.
         subsystem: device,
     }
-}
-
-/// One for configuration changes and one a queue.
-fn vectors_for(queues: usize) -> u16 {
-    let count = u16::try_from(queues.saturating_add(1));
-    count.unwrap_or(MAX_VECTORS).min(MAX_VECTORS)
 }
 
 fn notify_len(queues: usize) -> u64 {

@@ -1,30 +1,39 @@
-//! The virtio-mmio devices of a machine: entropy, disks, network cards.
+//! The virtio devices of a machine, entropy, disks, network cards, each on its transport.
 
 use std::sync::{Arc, Mutex};
 
-use devices::virtio::{
-    VirtioDevice,
-    blk::BlkDevice,
-    mmio::{MMIO_WINDOW, MmioTransport, QUEUE_NOTIFY},
-    rng::RngDevice,
+use devices::{
+    pci::{ECAM_SIZE, Ecam},
+    virtio::{
+        VirtioDevice,
+        blk::BlkDevice,
+        mmio::{MMIO_WINDOW, MmioTransport, QUEUE_NOTIFY},
+        rng::RngDevice,
+    },
 };
 use kvm_ioctls::IoEventAddress;
 
 use super::{BuildError, Machine, system};
 use crate::{
-    config::ConfigError,
+    config::{ConfigError, Transport, TransportError},
     kvm::KvmError,
     network::{Network, end_vm},
-    x86_64::layout::{VirtioSlot, virtio_slot},
+    pci::PciHost,
+    vm::Registers,
+    x86_64::layout::{PCI_ECAM, virtio_slot},
 };
 
 /// What the steps add to a machine.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct VirtioDevices {
-    /// Where the devices are, in order.
-    pub(super) slots: Vec<VirtioSlot>,
+    /// The transports still to be used, the next device's last.
+    plan: Vec<Transport>,
+    /// How many windows are taken.
+    windows: usize,
+    /// The PCI bus, if there is one.
+    pci: Option<PciHost>,
     /// Their registers.
-    pub(super) transports: Vec<Arc<Mutex<MmioTransport>>>,
+    pub(super) transports: Vec<Registers>,
     /// The control loop's part of the network cards.
     pub(super) networks: Vec<Network>,
 }
@@ -33,7 +42,7 @@ impl Machine<'_> {
     /// All of them. Network cards come last, so that nothing on an interface changes before
     /// everything else was found to be possible.
     pub(super) fn add_virtio_devices(&mut self) -> Result<VirtioDevices, BuildError> {
-        let mut devices = VirtioDevices::default();
+        let mut devices = self.plan_virtio_devices()?;
         let rng = RngDevice::new().on_fault(end_vm(&self.exit));
         self.add_virtio(&mut devices, Box::new(rng))?;
         let config = self.config;
@@ -51,14 +60,52 @@ impl Machine<'_> {
         Ok(devices)
     }
 
-    /// Gives a device its window, its interrupt line, and a direct way for its kicks.
+    /// A PCI bus if a device will be on it: a guest without one needs not look for devices there.
+    fn plan_virtio_devices(&mut self) -> Result<VirtioDevices, BuildError> {
+        let mut plan = self.config.transports();
+        plan.reverse();
+        let pci = if plan.contains(&Transport::Pci) {
+            let host = PciHost::new(&self.kvm, &self.vm)?;
+            let ecam = Arc::new(Mutex::new(Ecam(Arc::clone(host.bus()))));
+            self.buses.mmio.insert(PCI_ECAM, ECAM_SIZE, ecam)?;
+            self.buses.pci = Some(Arc::clone(host.bus()));
+            Some(host)
+        } else {
+            None
+        };
+        Ok(VirtioDevices {
+            plan,
+            windows: 0,
+            pci,
+            transports: Vec::new(),
+            networks: Vec::new(),
+        })
+    }
+
     fn add_virtio(
         &mut self,
         devices: &mut VirtioDevices,
         device: Box<dyn VirtioDevice>,
     ) -> Result<(), BuildError> {
-        let index = devices.slots.len();
-        let slot = virtio_slot(index).ok_or(ConfigError::TooManyDevices { count: index + 1 })?;
+        let registers = match (devices.plan.pop(), &mut devices.pci) {
+            (Some(Transport::Pci), Some(pci)) => Registers::Pci(pci.plug(&self.ram, device)?),
+            _ => Registers::Mmio(self.add_window(&mut devices.windows, device)?),
+        };
+        devices.transports.push(registers);
+        Ok(())
+    }
+
+    /// Gives a device its window, its interrupt line, and a direct way for its kicks.
+    fn add_window(
+        &mut self,
+        taken: &mut usize,
+        device: Box<dyn VirtioDevice>,
+    ) -> Result<Arc<Mutex<MmioTransport>>, BuildError> {
+        let slot = virtio_slot(*taken);
+        *taken += 1;
+        let (count, transport) = (*taken, Transport::Mmio);
+        let slot = slot.ok_or(TransportError::TooMany { count, transport });
+        let slot = slot.map_err(ConfigError::from)?;
         let irq = self.interrupt(slot.irq)?;
         let transport = MmioTransport::new(self.ram.clone(), device, irq)
             .map_err(system("create an eventfd"))?;
@@ -72,8 +119,6 @@ impl Machine<'_> {
         self.buses
             .mmio
             .insert(slot.base, MMIO_WINDOW, transport.clone())?;
-        devices.slots.push(slot);
-        devices.transports.push(transport);
-        Ok(())
+        Ok(transport)
     }
 }

@@ -1,4 +1,4 @@
-//! `--netdev af-xdp,...`, `--device virtio-net-mmio,...` and `--disk ...`.
+//! `--netdev af-xdp,...`, `--device virtio-net-pci,...` and `--disk ...`.
 
 use std::time::Duration;
 
@@ -10,21 +10,17 @@ use super::{
     rate,
     source::{self, SourceError},
 };
-use crate::config::{DiskConfig, NetdevConfig};
+use crate::config::{DiskConfig, NetdevConfig, Transport};
 
 /// Why an option was not understood.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NetdevError {
-    /// another kind than the one there is
-    #[error("there is no {what} '{kind}': the one there is is {known}")]
-    Kind {
-        /// "netdev" or "device".
-        what: &'static str,
-        /// What was asked for.
-        kind: String,
-        /// What there is.
-        known: &'static str,
-    },
+    /// another netdev than the one there is
+    #[error("there is no netdev '{0}': the one there is is af-xdp")]
+    Netdev(String),
+    /// another device than those that there are
+    #[error("there is no device '{0}': there are virtio-net-pci and virtio-net-mmio")]
+    Device(String),
     /// the list
     #[error(transparent)]
     Options(#[from] OptionsError),
@@ -47,8 +43,7 @@ pub enum NetdevError {
 pub fn netdev(text: &str, index: usize) -> Result<NetdevConfig, NetdevError> {
     let (kind, mut options) = with_kind(text)?;
     if kind != "af-xdp" {
-        let (what, known) = ("netdev", "af-xdp");
-        return Err(NetdevError::Kind { what, kind, known });
+        return Err(NetdevError::Netdev(kind));
     }
     let id = match options.take("id") {
         Some(id) if id.is_empty() => return Err(OptionsError::Missing("id").into()),
@@ -81,8 +76,8 @@ pub fn netdev(text: &str, index: usize) -> Result<NetdevConfig, NetdevError> {
     Ok(config)
 }
 
-/// Reads one `--device virtio-net-mmio,netdev=ID,mac=...` into the netdev that it is for.
-/// `used` collects the ids that have a device.
+/// Reads one `--device virtio-net-pci,netdev=ID,mac=...` (or `virtio-net-mmio`) into the netdev that it
+/// is for. `used` collects the ids that have a device.
 ///
 /// # Errors
 /// As [`netdev`]; or the netdev is not there, or has a device already.
@@ -92,10 +87,11 @@ pub fn device(
     used: &mut Vec<String>,
 ) -> Result<(), NetdevError> {
     let (kind, mut options) = with_kind(text)?;
-    if kind != "virtio-net-mmio" {
-        let (what, known) = ("device", "virtio-net-mmio");
-        return Err(NetdevError::Kind { what, kind, known });
-    }
+    let transport = match kind.as_str() {
+        "virtio-net-pci" => Transport::Pci,
+        "virtio-net-mmio" => Transport::Mmio,
+        _ => return Err(NetdevError::Device(kind)),
+    };
     let id = options.require("netdev")?;
     let mac = options.convert(
         "mac",
@@ -109,6 +105,7 @@ pub fn device(
     if used.contains(&id) {
         return Err(NetdevError::TwoDevices(id));
     }
+    netdev.transport = Some(transport);
     netdev.mac = mac.or(netdev.mac);
     used.push(id);
     Ok(())
@@ -230,7 +227,8 @@ mod tests {
 
     #[test]
     fn devices_give_mac_addresses() {
-        let mut netdevs = [NetdevConfig::new("net0", "eth1")];
+        let new = NetdevConfig::new;
+        let mut netdevs = [new("net0", "eth1"), new("net1", "eth2")];
         let mut used = Vec::new();
         let mut add = |text| {
             let result = device(text, &mut netdevs, &mut used);
@@ -247,11 +245,14 @@ mod tests {
                 .unwrap_err()
                 .contains("no netdev 'x'")
         );
-        assert!(
-            add("virtio-net-pci,netdev=net0")
-                .unwrap_err()
-                .contains("virtio-net-mmio")
+        assert_eq!(
+            add("e1000,netdev=net0"),
+            Err(
+                "there is no device 'e1000': there are virtio-net-pci and virtio-net-mmio"
+                    .to_owned()
+            )
         );
+        add("virtio-net-pci,netdev=net1").unwrap();
         for mac in [
             "52:54:00:12:34",
             "52:54:00:12:34:56:78",
@@ -267,6 +268,8 @@ mod tests {
             assert!(sentence.contains("six bytes in hexadecimal"), "{mac}");
         }
         assert_eq!(netdevs[0].mac, Some([0x52, 0x54, 0, 0x12, 0x34, 0x5f]));
+        let transports = netdevs.each_ref().map(|netdev| netdev.transport);
+        assert_eq!(transports, [Some(Transport::Mmio), Some(Transport::Pci)]);
     }
 
     #[test]

@@ -5,6 +5,8 @@ use std::{collections::HashSet, os::fd::RawFd, path::PathBuf};
 use devices::virtio::net::{BusyPoll, RateLimit};
 use net_afxdp::{AttachMode, PortConfig, Require};
 
+use super::Transport;
+
 /// One `--netdev af-xdp` with its virtio-net device. Meanings and defaults are QEMU's where QEMU has
 /// the option.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +23,10 @@ pub struct NetdevConfig {
     pub busy_poll: BusyPoll,
     /// The guest's MAC address; `None`: a locally administered one made from the interface's.
     pub mac: Option<[u8; 6]>,
+    /// How the guest finds the card; `None`: as all devices ([`VmConfig::transport`]).
+    ///
+    /// [`VmConfig::transport`]: super::VmConfig::transport
+    pub transport: Option<Transport>,
 }
 
 /// Where the XDP program and the sockets come from, as plain data: file descriptors are those that
@@ -123,6 +129,7 @@ impl NetdevConfig {
             rate: None,
             busy_poll: BusyPoll::Adaptive,
             mac: None,
+            transport: None,
         }
     }
 

@@ -1,25 +1,30 @@
-//! The ACPI tables of a hardware-reduced platform (ACPI 6.5): RSDP, XSDT, FADT, MADT, DSDT.
+//! The ACPI tables of a hardware-reduced platform (ACPI 6.5): RSDP, XSDT, FADT, MADT, DSDT, and with
+//! a PCI bus MCFG.
 //!
-//! They say where the serial port, the virtio-mmio devices and pvpanic are, how many CPUs there
-//! are, and which ports power the machine off and reset it. There is nothing else to discover: no
-//! PIC, PIT, RTC, keyboard or PCI.
+//! They say where the serial port, the virtio-mmio devices, the PCI host bridge and pvpanic are, how
+//! many CPUs there are, and which ports power the machine off and reset it. There is nothing else to
+//! discover: no PIC, PIT, RTC or keyboard.
 
 use acpi_tables::{
     Aml,
-    aml::{Device, EISAName, IO, Interrupt, Memory32Fixed, Name, Package, ResourceTemplate, Scope},
+    aml::{
+        AddressSpace as Window, AddressSpaceCacheable, Device, EISAName, IO, Interrupt,
+        Memory32Fixed, Name, Package, ResourceTemplate, Scope,
+    },
     fadt::{FADTBuilder, Flags, PmProfile},
     gas::{AccessSize, AddressSpace, GAS},
     madt::{EnabledStatus, IoApic, LocalInterruptController, MADT, ProcessorLocalApic},
+    mcfg::MCFG,
     rsdp::Rsdp,
     sdt::Sdt,
     xsdt::XSDT,
 };
-use devices::{GuestRam, power::AcpiPower, pvpanic::PvPanic, serial::SERIAL_SIZE};
+use devices::{GuestRam, pci::ECAM_SIZE, power::AcpiPower, pvpanic::PvPanic, serial::SERIAL_SIZE};
 use vm_memory::{Bytes, GuestAddress};
 
 use super::layout::{
-    ACPI_END, ACPI_START, COM1_IRQ, COM1_PORT, IO_APIC, LOCAL_APIC, POWER_PORT, PVPANIC_PORT,
-    VIRTIO_MMIO_SIZE, VirtioSlot,
+    ACPI_END, ACPI_START, COM1_IRQ, COM1_PORT, IO_APIC, LOCAL_APIC, PCI_APERTURE, PCI_ECAM,
+    POWER_PORT, PVPANIC_PORT, VIRTIO_MMIO_SIZE, VirtioSlot,
 };
 
 /// Why the tables are not in guest memory.
@@ -45,22 +50,36 @@ const SDT_HEADER: u32 = 36;
 const NO_VGA: u16 = 1 << 2;
 const NO_CLOCK: u16 = 1 << 5;
 
-/// Writes the tables for `cpus` CPUs and these virtio devices; returns the RSDP's address.
+/// What the tables describe.
+#[derive(Debug, Clone, Copy)]
+pub struct Platform<'a> {
+    /// Number of CPUs.
+    pub cpus: u8,
+    /// The virtio-mmio devices.
+    pub virtio_mmio: &'a [VirtioSlot],
+    /// Whether there is a PCI bus.
+    pub pci: bool,
+}
+
+/// Writes the tables for `platform`; returns the RSDP's address.
 ///
 /// # Errors
 /// They do not fit.
-pub fn write(ram: &GuestRam, cpus: u8, virtio: &[VirtioSlot]) -> Result<u64, AcpiError> {
+pub fn write(ram: &GuestRam, platform: Platform<'_>) -> Result<u64, AcpiError> {
     let mut writer = Writer {
         ram,
         // The RSDP comes first, for those who scan, and is written last.
         next: ACPI_START + align(Rsdp::len() as u64),
     };
-    let dsdt = writer.table(&dsdt(virtio))?;
+    let dsdt = writer.table(&dsdt(platform))?;
     let fadt = writer.table(&fadt(dsdt))?;
-    let madt = writer.table(&madt(cpus))?;
+    let madt = writer.table(&madt(platform.cpus))?;
     let mut xsdt = XSDT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
     xsdt.add_entry(fadt);
     xsdt.add_entry(madt);
+    if platform.pci {
+        xsdt.add_entry(writer.table(&mcfg())?);
+    }
     let xsdt = writer.table(&bytes(&xsdt))?;
     let rsdp = bytes(&Rsdp::new(OEM_ID, xsdt));
     ram.write_slice(&rsdp, GuestAddress(ACPI_START))?;
@@ -141,7 +160,14 @@ fn madt(cpus: u8) -> Vec<u8> {
     bytes(&madt)
 }
 
-fn dsdt(virtio: &[VirtioSlot]) -> Vec<u8> {
+/// Where the configuration space is (PCI Firmware Specification 3.0, 4.1.2): segment 0, bus 0 only.
+fn mcfg() -> Vec<u8> {
+    let mut mcfg = MCFG::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
+    mcfg.add_ecam(PCI_ECAM, 0, 0, 0);
+    bytes(&mcfg)
+}
+
+fn dsdt(platform: Platform<'_>) -> Vec<u8> {
     let mut dsdt = Sdt::new(
         *b"DSDT",
         SDT_HEADER,
@@ -153,8 +179,12 @@ fn dsdt(virtio: &[VirtioSlot]) -> Vec<u8> {
     let mut body = soft_off();
     body.extend(system_bus(com1()));
     body.extend(system_bus(pvpanic()));
-    for (index, slot) in virtio.iter().enumerate() {
+    for (index, slot) in platform.virtio_mmio.iter().enumerate() {
         body.extend(system_bus(virtio_mmio(index, *slot)));
+    }
+    if platform.pci {
+        body.extend(system_bus(ecam()));
+        body.extend(system_bus(host_bridge()));
     }
     dsdt.append_slice(&body);
     dsdt.as_slice().to_vec()
@@ -198,14 +228,53 @@ fn virtio_mmio(index: usize, slot: VirtioSlot) -> Vec<u8> {
     let uid = Name::new("_UID".into(), &number);
     // DMA is coherent on x86 in any case; Linux asks for it on a hardware-reduced platform.
     let coherent = Name::new("_CCA".into(), &1u8);
-    // Slots are below 4 GiB (`layout`).
-    let base = u32::try_from(slot.base).unwrap_or(u32::MAX);
-    let window = Memory32Fixed::new(true, base, u32::from(narrow_u16(VIRTIO_MMIO_SIZE)));
+    let window = Memory32Fixed::new(true, narrow_u32(slot.base), narrow_u32(VIRTIO_MMIO_SIZE));
     let irq = edge(slot.irq);
     let resources = Name::new("_CRS".into(), &ResourceTemplate::new(vec![&window, &irq]));
     let name = format!("V{number:03}");
     let children: Vec<&dyn Aml> = vec![&id, &uid, &coherent, &resources];
     bytes(&Device::new(name.as_str().into(), children))
+}
+
+/// Tells that nothing else lies where the configuration space is: an operating system believes MCFG
+/// only if a motherboard resource says the same (PCI Firmware Specification 3.0, 4.1.2).
+fn ecam() -> Vec<u8> {
+    let id = Name::new("_HID".into(), &EISAName::new("PNP0C02"));
+    let uid = Name::new("_UID".into(), &0u8);
+    let window = Memory32Fixed::new(false, narrow_u32(PCI_ECAM), narrow_u32(ECAM_SIZE));
+    let resources = Name::new("_CRS".into(), &ResourceTemplate::new(vec![&window]));
+    bytes(&Device::new("ECAM".into(), vec![&id, &uid, &resources]))
+}
+
+/// The PCI Express host bridge. There is no _PRT, as no function has an interrupt pin, and no _OSC:
+/// there is neither hot-plug nor error reporting to be handed over.
+fn host_bridge() -> Vec<u8> {
+    let id = Name::new("_HID".into(), &EISAName::new("PNP0A08"));
+    let compatible = Name::new("_CID".into(), &EISAName::new("PNP0A03"));
+    let zero = |name: &str| Name::new(name.into(), &0u8);
+    let (uid, segment, bus) = (zero("_UID"), zero("_SEG"), zero("_BBN"));
+    let coherent = Name::new("_CCA".into(), &1u8);
+    let base = Name::new("_CBA".into(), &PCI_ECAM);
+    let buses = Window::new_bus_number(0u16, 0u16);
+    let bars = Window::new_memory(
+        AddressSpaceCacheable::NotCacheable,
+        true,
+        narrow_u32(PCI_APERTURE.start),
+        narrow_u32(PCI_APERTURE.end - 1),
+        None,
+    );
+    let resources = Name::new("_CRS".into(), &ResourceTemplate::new(vec![&buses, &bars]));
+    let children: Vec<&dyn Aml> = vec![
+        &id,
+        &compatible,
+        &uid,
+        &segment,
+        &bus,
+        &coherent,
+        &base,
+        &resources,
+    ];
+    bytes(&Device::new("PCI0".into(), children))
 }
 
 /// An edge-triggered, active-high interrupt that nobody shares: what an irqfd gives.
@@ -217,8 +286,9 @@ fn narrow(size: u64) -> u8 {
     u8::try_from(size).unwrap_or(u8::MAX)
 }
 
-fn narrow_u16(size: u64) -> u16 {
-    u16::try_from(size).unwrap_or(u16::MAX)
+/// All that the tables point at is below 4 GiB (`layout`).
+fn narrow_u32(address: u64) -> u32 {
+    u32::try_from(address).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

@@ -5,6 +5,14 @@ use vm_memory::{Bytes, GuestAddress};
 use super::*;
 use crate::x86_64::layout::virtio_slot;
 
+fn platform(cpus: u8, virtio_mmio: &[VirtioSlot]) -> Platform<'_> {
+    Platform {
+        cpus,
+        virtio_mmio,
+        pci: false,
+    }
+}
+
 struct Table {
     signature: [u8; 4],
     bytes: Vec<u8>,
@@ -66,7 +74,7 @@ fn contains(bytes: &[u8], part: &[u8]) -> bool {
 #[test]
 fn the_fadt_names_the_power_registers() {
     let ram = ram();
-    let tables = all(&ram, write(&ram, 1, &[]).unwrap());
+    let tables = all(&ram, write(&ram, platform(1, &[])).unwrap());
     let fadt = find(&tables, b"FACP");
     let flags = u32::from_le_bytes(fadt[112..116].try_into().unwrap());
     assert_eq!(flags >> 20 & 1, 1, "hardware-reduced");
@@ -86,7 +94,7 @@ fn the_fadt_names_the_power_registers() {
 #[test]
 fn the_madt_has_every_cpu_once() {
     let ram = ram();
-    let tables = all(&ram, write(&ram, 200, &[]).unwrap());
+    let tables = all(&ram, write(&ram, platform(200, &[])).unwrap());
     let madt = find(&tables, b"APIC");
     assert_eq!(madt[36..40], LOCAL_APIC.to_le_bytes());
     let mut cpus = Vec::new();
@@ -108,7 +116,7 @@ fn the_madt_has_every_cpu_once() {
 fn the_dsdt_has_the_devices() {
     let ram = ram();
     let slots: Vec<_> = (0..).map_while(virtio_slot).collect();
-    let tables = all(&ram, write(&ram, 254, &slots).unwrap());
+    let tables = all(&ram, write(&ram, platform(254, &slots)).unwrap());
     let dsdt = find(&tables, b"DSDT");
     for name in [b"_S5_", b"COM1", b"PEVT", b"V000", b"V016"] {
         assert!(contains(dsdt, name), "{}", String::from_utf8_lossy(name));
@@ -124,7 +132,43 @@ fn the_dsdt_has_the_devices() {
         assert!(contains(dsdt, &resources), "{slot:x?}");
     }
     assert!(!contains(
-        find(&all(&ram, write(&ram, 1, &[]).unwrap()), b"DSDT"),
+        find(&all(&ram, write(&ram, platform(1, &[])).unwrap()), b"DSDT"),
         b"V000"
     ));
+}
+
+#[test]
+fn a_pci_bus_is_described_only_where_it_is() {
+    let ram = ram();
+    let pci = Platform {
+        pci: true,
+        ..platform(1, &[])
+    };
+    let tables = all(&ram, write(&ram, pci).unwrap());
+    // One allocation: base, segment, first and last bus.
+    let mcfg = find(&tables, b"MCFG");
+    assert_eq!(mcfg.len(), 44 + 16);
+    assert_eq!(u64_at(mcfg, 44), PCI_ECAM);
+    assert_eq!(mcfg[52..56], [0, 0, 0, 0]);
+    let dsdt = find(&tables, b"DSDT");
+    for name in [
+        &b"PCI0"[..],
+        b"_CBA",
+        b"\x41\xd0\x0a\x08",
+        b"\x41\xd0\x0c\x02",
+    ] {
+        assert!(contains(dsdt, name), "{name:x?}");
+    }
+    // Memory32Fixed of the configuration space; a window of memory from first to last address.
+    let mut ecam = vec![0x86, 9, 0, 0];
+    ecam.extend(narrow_u32(PCI_ECAM).to_le_bytes());
+    ecam.extend(narrow_u32(ECAM_SIZE).to_le_bytes());
+    assert!(contains(dsdt, &ecam));
+    let mut window = narrow_u32(PCI_APERTURE.start).to_le_bytes().to_vec();
+    window.extend(narrow_u32(PCI_APERTURE.end - 1).to_le_bytes());
+    assert!(contains(dsdt, &window));
+
+    let tables = all(&ram, write(&ram, platform(1, &[])).unwrap());
+    assert!(tables.iter().all(|table| &table.signature != b"MCFG"));
+    assert!(!contains(find(&tables, b"DSDT"), b"PCI0"));
 }

@@ -5,9 +5,15 @@
 //! 0x9_fc00     end of usable low RAM
 //! 0xe_0000     ACPI tables (where a BIOS has them, so that a kernel can also find them by scanning)
 //! 0x10_0000    RAM: the kernel, the initrd at its end
-//! 3 GiB        hole: virtio-mmio windows, IO-APIC, local APICs, KVM's own pages
+//! 3 GiB        hole, with:
+//! 0xd000_0000    virtio-mmio windows
+//! 0xe000_0000    PCI configuration space (ECAM)
+//! 0xe800_0000    PCI BARs
+//! 0xfec0_0000    IO-APIC, local APICs, KVM's own pages
 //! 4 GiB        the rest of RAM
 //! ```
+
+use std::ops::Range;
 
 /// End of usable RAM below 640 KiB; above is the EBDA on a PC.
 pub const LOW_RAM_END: u64 = 0x9_fc00;
@@ -46,8 +52,15 @@ pub const RESET_VECTOR: u64 = 0xf_fff0;
 
 /// First virtio-mmio window; the others follow, a page each.
 pub const VIRTIO_MMIO_START: u64 = 0xd000_0000;
+/// Configuration space of PCI bus 0 (PCI Express Base Specification, 7.2.2: ECAM), 1 MiB.
+pub const PCI_ECAM: u64 = 0xe000_0000;
+/// Where the BARs of PCI functions are, and can be moved to. Below 4 GiB, so that every kernel can
+/// reach it.
+pub const PCI_APERTURE: Range<u64> = 0xe800_0000..0xf000_0000;
 /// The IO-APIC that KVM emulates.
 pub const IO_APIC: u32 = 0xfec0_0000;
+/// Its inputs, which are GSIs 0 to 23. GSIs from here on stand for messages (MSI-X).
+pub const IO_APIC_PINS: u32 = 24;
 /// The local APICs that KVM emulates.
 pub const LOCAL_APIC: u32 = 0xfee0_0000;
 /// A page for KVM's identity map and, after it, three for its task state segment (Intel hosts
@@ -118,6 +131,26 @@ mod tests {
         for pair in places.windows(2) {
             assert!(pair[0].0 + pair[0].1 <= pair[1].0, "{pair:x?}");
         }
+    }
+
+    #[test]
+    fn the_places_in_the_hole_do_not_overlap() {
+        let virtio = MAX_VIRTIO_DEVICES as u64 * VIRTIO_MMIO_SIZE;
+        let places = [
+            HOLE_START..HOLE_START,
+            VIRTIO_MMIO_START..VIRTIO_MMIO_START + virtio,
+            PCI_ECAM..PCI_ECAM + devices::pci::ECAM_SIZE,
+            PCI_APERTURE,
+            u64::from(IO_APIC)..u64::from(IO_APIC) + 0x1000,
+            u64::from(LOCAL_APIC)..u64::from(LOCAL_APIC) + 0x10_0000,
+            KVM_IDENTITY_MAP..KVM_TSS + 0x3000,
+            HOLE_END..HOLE_END,
+        ];
+        for pair in places.windows(2) {
+            assert!(pair[0].end <= pair[1].start, "{pair:x?}");
+        }
+        // A window of ECAM is aligned to its size.
+        assert!(PCI_ECAM.is_multiple_of(devices::pci::ECAM_SIZE));
     }
 
     #[test]
