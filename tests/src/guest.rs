@@ -20,6 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub struct Options<'a> {
     wire: Option<&'a Wire>,
     kernel: PathBuf,
+    initrd: PathBuf,
     cpus: u32,
     memory: String,
     cmdline: String,
@@ -39,6 +40,7 @@ impl<'a> Options<'a> {
         Self {
             wire: None,
             kernel: Setup::vmlinux(),
+            initrd: Setup::initrd(),
             cpus: 2,
             memory: "256M".into(),
             cmdline: "quiet ringwire.driven".into(),
@@ -50,6 +52,13 @@ impl<'a> Options<'a> {
     #[must_use]
     pub fn kernel(mut self, kernel: PathBuf) -> Self {
         self.kernel = kernel;
+        self
+    }
+
+    /// Another initial RAM disk, for a kernel with other modules.
+    #[must_use]
+    pub fn initrd(mut self, initrd: PathBuf) -> Self {
+        self.initrd = initrd;
         self
     }
 
@@ -81,6 +90,12 @@ impl<'a> Options<'a> {
         self
     }
 
+    /// Virtio over MMIO instead of PCI.
+    #[must_use]
+    pub fn mmio(self) -> Self {
+        self.arg("--transport").arg("mmio")
+    }
+
     /// Gives the guest an AF_XDP network card on `wire`, with the address [`Wire::GUEST`].
     #[must_use]
     pub fn on(self, wire: &'a Wire) -> Self {
@@ -108,7 +123,7 @@ impl<'a> Options<'a> {
             .arg("--kernel")
             .arg(&self.kernel)
             .arg("--initrd")
-            .arg(Setup::initrd());
+            .arg(&self.initrd);
         command.args([
             "--cpus",
             &self.cpus.to_string(),

@@ -16,9 +16,10 @@ fn a_bzimage_boots_and_powers_off() {
     assert!(status.success(), "{status}: {}", guest.log());
 }
 
-#[test]
-fn an_elf_kernel_boots_through_pvh_and_has_its_devices() {
-    let mut guest = Guest::boot(Options::new());
+fn has_its_devices(options: Options<'_>, transport: &str) {
+    let mut guest = Guest::boot(options);
+    let path = guest.ok("readlink -f /sys/bus/virtio/devices/virtio0");
+    assert!(path.contains(transport), "{path}");
     // A clean boot. Warnings are not counted: some are about the host's CPU.
     assert_eq!(
         guest
@@ -30,6 +31,16 @@ fn an_elf_kernel_boots_through_pvh_and_has_its_devices() {
     );
     assert_eq!(guest.ok("head -c 64 /dev/hwrng | wc -c").trim(), "64");
     assert!(guest.power_off().success());
+}
+
+#[test]
+fn an_elf_kernel_boots_through_pvh_and_has_its_devices() {
+    has_its_devices(Options::new(), "/pci0000:00/");
+}
+
+#[test]
+fn the_devices_are_there_on_mmio_too() {
+    has_its_devices(Options::new().mmio(), "/LNRO0005:00/");
 }
 
 #[test]

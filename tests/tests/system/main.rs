@@ -6,3 +6,4 @@ mod life;
 mod net;
 mod open;
 mod pairs;
+mod pci;

@@ -7,7 +7,11 @@ use ringwire_tests::{Guest, Options, Setup, Wire};
 const PORT: u16 = 5000;
 
 fn boot(wire: &Wire) -> Guest {
-    let mut guest = Guest::boot(Options::new().on(wire));
+    boot_with(wire, Options::new())
+}
+
+fn boot_with<'a>(wire: &'a Wire, options: Options<'a>) -> Guest {
+    let mut guest = Guest::boot(options.on(wire));
     assert!(
         wire.has_program(),
         "no XDP program on the interface: {}",
@@ -47,9 +51,17 @@ fn ping_both_ways_with_small_and_large_packets() {
 
 #[test]
 fn tcp_payload_is_right_both_ways() {
+    tcp_payload(Options::new(), 40_000_000);
+}
+
+#[test]
+fn tcp_payload_is_right_both_ways_on_mmio() {
+    tcp_payload(Options::new().mmio(), 20_000_000);
+}
+
+fn tcp_payload(options: Options<'_>, bytes: u64) {
     let wire = Wire::new();
-    let mut guest = boot(&wire);
-    let bytes = 40_000_000;
+    let mut guest = boot_with(&wire, options);
 
     let receiver = wire.far_background(&wirecheck(&format!(
         "tcp-receive {}:{PORT} --seed 11",

@@ -4,8 +4,17 @@ use ringwire_tests::{Guest, Options, Wire, by_pair};
 
 #[test]
 fn two_queue_pairs_both_carry_flows() {
+    both_carry_flows(Options::new());
+}
+
+#[test]
+fn two_queue_pairs_both_carry_flows_on_mmio() {
+    both_carry_flows(Options::new().mmio());
+}
+
+fn both_carry_flows(options: Options<'_>) {
     let wire = Wire::with_queues(2);
-    let mut guest = Guest::boot(Options::new().on_with(&wire, ",queues=2"));
+    let mut guest = Guest::boot(options.on_with(&wire, ",queues=2"));
     let server = wire
         .far_background("iperf3 --server --forceflush")
         .after_line("listening");
