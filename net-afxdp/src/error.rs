@@ -53,9 +53,8 @@ pub enum OpenError {
     #[error(
         "{interface} has {available} queue{}, the first of which is 0, but {queues} from \
          {start_queue} on {} asked for. Ask for fewer, or give it more if its driver can \
-         (`ethtool -L {interface} combined {}`; at most {max})",
+         (`{command}`; at most {max})",
         plural(*available), if *queues == 1 { "was" } else { "were" },
-        u64::from(*start_queue) + u64::from(*queues)
     )]
     TooManyQueues {
         /// Name of the interface.
@@ -68,6 +67,8 @@ pub enum OpenError {
         available: u32,
         /// Number that there can be.
         max: u32,
+        /// The command that gives it enough, if it can have so many.
+        command: String,
     },
     /// The XDP program is not on the interface.
     #[error("{interface}: {source}")]

@@ -7,6 +7,8 @@ use std::{ffi::CString, io, os::fd::AsRawFd};
 const GDRVINFO: u32 = 0x03;
 /// `ETHTOOL_GCHANNELS`.
 const GCHANNELS: u32 = 0x3c;
+/// `ETHTOOL_GRXFHINDIR`.
+const GRXFHINDIR: u32 = 0x38;
 /// `ETHTOOL_GFLAGS`, whose answer has the next two.
 const GFLAGS: u32 = 0x25;
 /// `ETH_FLAG_LRO`.
@@ -70,7 +72,27 @@ impl Channels {
     pub(crate) fn max_queues(&self) -> u32 {
         self.max_combined.max(self.max_rx).max(self.max_tx)
     }
+
+    /// Whether a channel is a receive and a transmit queue, which is how `ethtool -L` has to name it.
+    pub(crate) fn are_combined(&self) -> bool {
+        self.max_combined != 0
+    }
 }
+
+/// Longest indirection table that is asked for, in entries; the largest known has 2048.
+const MAX_INDIRECTIONS: usize = 4096;
+
+/// `struct ethtool_rxfh_indir`, with that much room.
+#[repr(C)]
+struct Indirections {
+    command: u32,
+    size: u32,
+    rings: [u32; MAX_INDIRECTIONS],
+}
+
+// SAFETY: laid out like the kernel's struct of GRXFHINDIR, the only command it is made with; the
+// kernel writes as many entries as `size` says there is room for at most, else it fails.
+unsafe impl Data for Indirections {}
 
 /// `struct ethtool_drvinfo`.
 #[repr(C)]
@@ -107,6 +129,27 @@ pub(crate) fn channels(interface: &str) -> io::Result<Option<Channels>> {
             ..Channels::default()
         },
     )
+}
+
+/// The receive queues that the interface spreads flows over (RSS), each as often as its indirection table
+/// has it. `None`: it has no such table.
+///
+/// # Errors
+/// The system's, when the interface is gone.
+pub(crate) fn indirections(interface: &str) -> io::Result<Option<Vec<u32>>> {
+    let table = ask(
+        interface,
+        Indirections {
+            command: GRXFHINDIR,
+            size: u32::try_from(MAX_INDIRECTIONS).unwrap_or_default(),
+            rings: [0; _],
+        },
+    )?;
+    let rings = table.and_then(|table| {
+        let length = usize::try_from(table.size).ok()?;
+        table.rings.get(..length).map(<[u32]>::to_vec)
+    });
+    Ok(rings.filter(|rings| !rings.is_empty()))
 }
 
 /// Name of the interface's driver. `None`: it does not say.
@@ -205,6 +248,7 @@ mod tests {
         assert_eq!(size_of::<Channels>(), 36);
         assert_eq!(size_of::<DriverInfo>(), 196);
         assert_eq!(size_of::<Value>(), 8);
+        assert_eq!(size_of::<Indirections>(), 8 + 4 * MAX_INDIRECTIONS);
     }
 
     #[test]

@@ -45,6 +45,8 @@ pub struct Interface {
     info: LinkInfo,
     queues: u32,
     max_queues: u32,
+    /// `ethtool -L` counts receive and transmit queues each for themselves.
+    separate_channels: bool,
 }
 
 impl Interface {
@@ -71,7 +73,8 @@ impl Interface {
 
     fn query(which: Which<'_>) -> io::Result<Self> {
         let info = Asker::open()?.ask(which)?;
-        let (queues, max_queues) = match ethtool::channels(&info.name)? {
+        let channels = ethtool::channels(&info.name)?;
+        let (queues, max_queues) = match &channels {
             Some(channels) if channels.queues() != 0 => (channels.queues(), channels.max_queues()),
             // What the driver allotted; it may use fewer, which binding finds out.
             _ => {
@@ -83,6 +86,7 @@ impl Interface {
             info,
             queues,
             max_queues: max_queues.max(queues),
+            separate_channels: channels.is_some_and(|channels| !channels.are_combined()),
         })
     }
 
@@ -132,6 +136,17 @@ impl Interface {
     #[must_use]
     pub fn max_queues(&self) -> u32 {
         self.max_queues
+    }
+
+    /// The command that gives it so many queues, if its driver can.
+    #[must_use]
+    pub fn set_queues_command(&self, count: u64) -> String {
+        let name = self.name();
+        if self.separate_channels {
+            format!("ethtool -L {name} rx {count} tx {count}")
+        } else {
+            format!("ethtool -L {name} combined {count}")
+        }
     }
 
     /// The XDP program that is on it; without its name.

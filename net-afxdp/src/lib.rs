@@ -142,6 +142,7 @@ mod queue;
 mod ring;
 #[cfg(test)]
 mod ring_tests;
+mod rss;
 mod socket;
 mod source;
 mod status;

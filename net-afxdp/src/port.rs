@@ -15,6 +15,7 @@ use crate::{
     program::AttachMode,
     promiscuous::Promiscuous,
     queue::Queue,
+    rss,
     socket::{self, Socket, SocketOptions},
     source::Source,
     status::{ProgramStatus, ProgramWatch},
@@ -76,7 +77,10 @@ impl Port {
         let queues = opening.queues(&mut steering, sockets)?;
         let watch = ProgramWatch::start(interface)?;
         let promiscuous = match &steering {
-            Steering::Own(_) => Promiscuous::begin(interface),
+            Steering::Own(_) => {
+                rss::warn_about_others(config, interface);
+                Promiscuous::begin(interface)
+            }
             Steering::Foreign { .. } => None,
         };
         let port = Self {
@@ -200,6 +204,8 @@ pub(crate) fn check_queues(config: &PortConfig, interface: &Interface) -> Result
         queues: config.queues,
         available: interface.queues(),
         max: interface.max_queues(),
+        command: interface
+            .set_queues_command(u64::from(config.start_queue) + u64::from(config.queues)),
     })
 }
 

@@ -14,7 +14,7 @@ use crate::{
     multi_buffer, port,
     program::AttachMode,
     promiscuous::Promiscuous,
-    socket,
+    rss, socket,
     status::{ProgramStatus, ProgramWatch},
     steering::{self, Steering},
     sys,
@@ -66,6 +66,7 @@ impl Prepared {
             sockets.push(socket);
         }
         let watch = ProgramWatch::start(&interface)?;
+        rss::warn_about_others(config, &interface);
         Ok(Self {
             promiscuous: Promiscuous::begin(&interface),
             steering,

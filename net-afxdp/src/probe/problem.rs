@@ -9,6 +9,7 @@ use crate::{
     interface::Interface,
     port,
     program::AttachMode,
+    rss::Uncovered,
     source::Source,
     steering,
     xskmap::XskMap,
@@ -42,6 +43,7 @@ pub(super) fn find(config: &PortConfig, source: &Source, probe: &Probe) -> Vec<P
         Source::OwnProgram => {
             program(probe, &mut problems);
             native(config, probe, &mut problems);
+            spread(config, probe, &mut problems);
         }
         others => foreign(config, others, probe, &mut problems),
     }
@@ -84,7 +86,8 @@ fn configuration(config: &PortConfig, probe: &Probe, problems: &mut Vec<Problem>
                 config.start_queue
             ),
             if last <= u64::from(max) {
-                format!("`ethtool -L {name} combined {last}` (its driver can have {max})")
+                let command = interface.set_queues_command(last);
+                format!("`{command}` (its driver can have {max})")
             } else {
                 format!("ask for fewer: its driver can have {max} at most")
             },
@@ -108,6 +111,12 @@ fn queues(config: &PortConfig, probe: &Probe, problems: &mut Vec<Problem>) {
                 "end its process (`ss --xdp -p` shows it), or use other queues",
             ));
         }
+    }
+}
+
+fn spread(config: &PortConfig, probe: &Probe, problems: &mut Vec<Problem>) {
+    if let Some(uncovered) = Uncovered::find(config, &probe.interface) {
+        problems.push(known(uncovered.to_string(), uncovered.fix()));
     }
 }
 

@@ -1,5 +1,7 @@
 //! What a probe finds, and that it changes nothing.
 
+use std::process::Command;
+
 use libbpf_rs::XdpFlags;
 use net_afxdp::{Ability, AttachMode, Port, PortConfig, Probe, Require, Source, Trial};
 
@@ -235,4 +237,45 @@ fn too_little_locked_memory_is_found_by_trying() {
         text.starts_with("16384 KiB of memory can't be locked") && text.contains("is 64 KiB"),
         "{text}"
     );
+}
+
+#[test]
+fn queues_that_nobody_opens_are_known_with_their_fix() {
+    let Some(net) = Net::with_queues(4) else {
+        return;
+    };
+    let wanted = |start_queue, queues| PortConfig {
+        start_queue,
+        queues,
+        frames: 64,
+        ..config(&net.near)
+    };
+    for (start_queue, queues, what) in [
+        (0, 1, "queue 0 is opened: what arrives on 1, 2, 3 goes"),
+        (1, 2, "1 to 2 are opened: what arrives on 0, 3 goes"),
+    ] {
+        let probe = Probe::of(&wanted(start_queue, queues)).unwrap();
+        assert!(probe.would_open());
+        let [problem] = &probe.problems[..] else {
+            panic!("{:?}", probe.problems);
+        };
+        assert!(problem.what.contains(what), "{problem:?}");
+        assert!(problem.fix.contains("queues=4"), "{problem:?}");
+    }
+    let all = Probe::of(&wanted(0, 4)).unwrap();
+    assert!(all.problems.is_empty(), "{:?}", all.problems);
+    // The fix, followed to the letter.
+    let one = Probe::of(&wanted(0, 1)).unwrap();
+    let fix = &one.problems[0].fix;
+    let command = fix.strip_prefix('`').and_then(|fix| fix.split_once('`'));
+    let (command, _) = command.expect("a command");
+    assert_eq!(command, format!("ethtool -L {} rx 1 tx 1", net.near));
+    // veth refuses to have fewer receive queues than the peer sends from.
+    for words in [&format!("ethtool -L {} tx 1", net.far), command] {
+        let mut words = words.split(' ');
+        let mut ethtool = Command::new(words.next().unwrap());
+        assert!(ethtool.args(words).status().unwrap().success());
+    }
+    let one = Probe::of(&wanted(0, 1)).unwrap();
+    assert!(one.problems.is_empty(), "{:?}", one.problems);
 }

@@ -72,11 +72,9 @@ fn more_queues_than_there_are() {
             net.near
         );
         assert!(text.starts_with(&start), "{text}");
-        let fix = format!(
-            "`ethtool -L {} combined {}`",
-            net.near,
-            start_queue + queues
-        );
+        // veth counts receive and transmit queues each for themselves.
+        let count = start_queue + queues;
+        let fix = format!("`ethtool -L {} rx {count} tx {count}`", net.near);
         assert!(text.contains(&fix), "{text}");
     }
     assert_free(&net);

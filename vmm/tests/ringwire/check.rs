@@ -178,6 +178,25 @@ fn notes_are_no_obstacles() {
 }
 
 #[test]
+fn queues_that_bypass_the_guest_are_a_note() {
+    if !is_root() {
+        return;
+    }
+    let wire = Wire::with_queues(3);
+    let end = check(&wire.netdev());
+    assert_eq!(end.code(), 0, "{end:?}");
+    for words in [
+        "\nnote: ",
+        "of which queue 0 is opened: what arrives on 1, 2 goes past them to the host",
+        &format!("\n  fix: `ethtool -L {} rx 1 tx 1`; or queues=3", wire.name),
+    ] {
+        assert!(end.stdout.contains(words), "'{words}' in {}", end.stdout);
+    }
+    let (value, _) = json(&wire.netdev(), &[]);
+    assert_eq!(value["problems"][0]["blocks"], false, "{value}");
+}
+
+#[test]
 fn options_that_are_none_are_usage() {
     for netdev in ["tap,ifname=a", "af-xdp", "af-xdp,ifname=a,inhibit=on"] {
         check(netdev).assert_fails(2, "check");

@@ -136,6 +136,7 @@ fn several_queues_are_opened_all_or_none() {
     let two = netdev("queues=2,start-queue=1");
     let mut command = run_under(&["env"], kernel.as_path(), &["--netdev", &two]);
     let mut running = Process::start(&mut command);
+    running.wait_for_message("1 to 2 are opened: what arrives on 0 goes past them to the host");
     running.wait_for("ready");
     running.signal(libc::SIGUSR1);
     running.wait_for_message("pair 0:");
@@ -151,7 +152,7 @@ fn several_queues_are_opened_all_or_none() {
     };
     refused(
         "queues=3,start-queue=1",
-        &format!("ethtool -L {} combined 4", wire.name),
+        &format!("ethtool -L {} rx 4 tx 4", wire.name),
     );
     refused("require=zerocopy", "zero-copy is required, but was refused");
     wire.assert_clean();
