@@ -23,6 +23,7 @@ mod random;
 mod rate;
 mod rings;
 mod rings_layout;
+mod threads;
 
 /// The transport of all tests here that name none.
 const FACE: devices::testing::Face = devices::testing::Face::Mmio;

@@ -99,6 +99,12 @@ impl<W: NetBackend> PairsGuest<W> {
 
     /// The same with queues for the first `count` pairs only.
     pub(crate) fn boot_with(&mut self, count: usize) {
+        self.set_up(count);
+        assert_eq!(self.driver.status(), 15, "the device started");
+    }
+
+    /// The same, and never mind what the device says in the end.
+    pub(crate) fn set_up(&mut self, count: usize) {
         assert!(self.driver.negotiate(self.features));
         self.pairs = (0..count).map(|pair| self.new_pair(pair)).collect();
         let several = self.features & MQ != 0;
@@ -108,7 +114,6 @@ impl<W: NetBackend> PairsGuest<W> {
             self.ctrl = self.driver.queue(u16::try_from(control).unwrap(), 16);
         }
         self.driver.start();
-        assert_eq!(self.driver.status(), 15, "the device started");
     }
 
     fn new_pair(&mut self, pair: usize) -> Pair {
@@ -136,6 +141,13 @@ impl<W: NetBackend> PairsGuest<W> {
 
     /// Gives a command and waits for its end: what the device wrote.
     pub(crate) fn command_with_room(&mut self, command: &[u8], room: u32) -> Vec<u8> {
+        let answer = self.give_command(command, room);
+        let used = self.ctrl.wait_used();
+        self.driver.read_memory(answer, used.len as usize)
+    }
+
+    /// Gives a command, with that much room for an answer; where that will be.
+    pub(crate) fn give_command(&mut self, command: &[u8], room: u32) -> u64 {
         let (at, answer) = (self.ctrl_memory, self.ctrl_memory + 4096);
         self.driver.write_memory(at, command);
         self.driver.write_memory(answer, &[0xee; 16]);
@@ -149,8 +161,7 @@ impl<W: NetBackend> PairsGuest<W> {
         }
         self.ctrl.add(&chain);
         self.driver.kick_if_wanted(&mut self.ctrl);
-        let used = self.ctrl.wait_used();
-        self.driver.read_memory(answer, used.len as usize)
+        answer
     }
 
     /// Gives a command as drivers do; the answer.

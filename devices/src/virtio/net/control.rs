@@ -4,7 +4,10 @@
 //! between its frames. The one command is VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET; all else is answered by
 //! VIRTIO_NET_ERR, as its feature was not offered.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    io,
+    sync::{Arc, Mutex},
+};
 
 use virtio_bindings::virtio_net::{
     VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET, VIRTIO_NET_ERR, VIRTIO_NET_F_CTRL_VQ,
@@ -55,6 +58,8 @@ pub(super) struct Control<B> {
     pub(super) features: u64,
     /// How often the driver used fewer pairs than there are, for the log.
     pub(super) fewer: Arc<Quiet>,
+    /// How often the system had no thread for a pair, for the log.
+    pub(super) refusals: Arc<Quiet>,
 }
 
 /// A command was not carried out.
@@ -105,7 +110,22 @@ impl<B: NetBackend> Control<B> {
                 Ok(Ok(()))
             }
             Err(UseError::Count { .. } | UseError::Dead) => Ok(Err(Refused)),
-            Err(UseError::Thread(error)) => Err(RequestError::Host(error)),
+            Err(UseError::Thread(error)) => {
+                self.log_no_thread(count, &error);
+                Ok(Err(Refused))
+            }
+            Err(error @ UseError::Lost(_)) => Err(RequestError::Host(io::Error::other(error))),
+        }
+    }
+
+    fn log_no_thread(&self, count: u16, error: &io::Error) {
+        if let Some(number) = self.refusals.count() {
+            tracing::warn!(
+                "{}: the guest wants to use {count} queue pairs, but the system refused a thread for one \
+                 of them ({error}); it goes on as before (message {number}). Limits on threads are \
+                 `ulimit -u` and the pids.max of the control group",
+                self.shared.name
+            );
         }
     }
 

@@ -65,6 +65,7 @@ pub struct NetDevice<B: NetBackend> {
     control: Option<WorkerThread>,
     control_faults: Arc<Quiet>,
     fewer: Arc<Quiet>,
+    refusals: Arc<Quiet>,
 }
 
 impl<B: NetBackend> NetDevice<B> {
@@ -119,6 +120,7 @@ impl<B: NetBackend> NetDevice<B> {
             control: None,
             control_faults: Arc::default(),
             fewer: Arc::default(),
+            refusals: Arc::default(),
         })
     }
 
@@ -155,6 +157,7 @@ impl<B: NetBackend> NetDevice<B> {
                 counters: Arc::clone(&self.shared.control_counters),
                 features,
                 fewer: Arc::clone(&self.fewer),
+                refusals: Arc::clone(&self.refusals),
             },
         };
         let what = "start the thread of the control queue";

@@ -10,7 +10,7 @@
 //! nothing is shared between threads at any time. It takes well under a millisecond, in which frames
 //! wait in their rings.
 
-use std::{io, mem, sync::Arc};
+use std::{io, mem, sync::Arc, thread, time::Duration};
 
 use super::{
     NetBackend,
@@ -20,6 +20,11 @@ use super::{
     worker::{Worker, WorkerParts},
 };
 use crate::virtio::ActivateError;
+
+/// How often, and how far apart, the former threads are tried again when the system refuses them too: for
+/// a moment after its end a thread still counts towards the limits.
+const TRIES: u32 = 100;
+const PAUSE: Duration = Duration::from_millis(2);
 
 /// All queue pairs of a card.
 #[derive(Debug)]
@@ -53,9 +58,12 @@ pub(super) enum UseError {
     /// An io-thread ended by a fault of the host before.
     #[error("one of the device's threads died before")]
     Dead,
-    /// The system refused a thread.
+    /// The system refused a thread; the pairs are used as before.
     #[error("could not start a network thread: {0}")]
     Thread(io::Error),
+    /// The same, and it refuses those that there were before, too: no pair is used any more.
+    #[error("could not start a network thread, nor those that ran before: {0}")]
+    Lost(io::Error),
 }
 
 impl From<UseError> for ActivateError {
@@ -64,7 +72,7 @@ impl From<UseError> for ActivateError {
             // Counts are the control queue's; at DRIVER_OK it is pair 0 that is used.
             UseError::Count { .. } => Self::QueueMissing(0),
             UseError::Dead => Self::Dead,
-            UseError::Thread(source) => Self::System {
+            UseError::Thread(source) | UseError::Lost(source) => Self::System {
                 what: "start a network thread",
                 source,
             },
@@ -115,8 +123,8 @@ impl<B: NetBackend> Pairs<B> {
     /// of the others any more, and their transmit queues are empty.
     ///
     /// # Errors
-    /// `Count` changes nothing. After `Thread` the pairs are used as before, if the system lets them;
-    /// after `Dead` none is: whoever was to hear of a thread's death has heard of it.
+    /// `Count` changes nothing. After `Thread` the pairs are used as before. After `Lost` and `Dead` none
+    /// is: in the latter case whoever was to hear of a thread's death has heard of it.
     pub(super) fn use_pairs(&mut self, count: usize) -> Result<(), UseError> {
         let there = |seat: &&Seat<B>| !matches!(seat, Seat::Empty);
         let usable = self.seats.iter().take_while(there).count();
@@ -136,12 +144,27 @@ impl<B: NetBackend> Pairs<B> {
         }
         self.collect();
         let started = self.start_threads(count);
-        if started.is_err() && before > 0 {
-            self.stop_threads();
-            self.collect();
-            self.start_threads(before)?;
+        if let Err(UseError::Thread(_)) = started
+            && before > 0
+        {
+            self.go_back_to(before)?;
         }
         started
+    }
+
+    /// Uses the first `count` pairs again, after the threads for another number were refused.
+    fn go_back_to(&mut self, count: usize) -> Result<(), UseError> {
+        let mut tries = 1;
+        loop {
+            self.stop_threads();
+            self.collect();
+            match self.start_threads(count) {
+                Err(UseError::Thread(_)) if tries < TRIES => thread::sleep(PAUSE),
+                Err(UseError::Thread(error)) => return Err(UseError::Lost(error)),
+                end => return end,
+            }
+            tries += 1;
+        }
     }
 
     /// Reset: ends all threads and takes the back ends back. The queues are gone.
