@@ -26,6 +26,15 @@ apt_private() {
     apt_options+=(-o Dir::Etc::SourceList="$dir/$suite.list" -o Dir::Etc::SourceParts=/dev/null)
 }
 
+# apt_private_source SUITE: from now on apt has, under build/, the source packages of SUITE of the machine's mirror.
+apt_private_source() {
+    local suite=$1 dir=$RINGWIRE_BUILD/apt
+    apt_private "$suite"
+    sed 's/^deb /deb-src /' "$dir/$suite.list" >"$dir/$suite-source.list"
+    mkdir -p "$dir/lists-$suite-source/partial"
+    apt_options+=(-o Dir::Etc::SourceList="$dir/$suite-source.list" -o Dir::State::Lists="$dir/lists-$suite-source")
+}
+
 apt_update() {
     note "reading the package lists into $RINGWIRE_BUILD/apt (the machine's own are left alone)"
     apt-get "${apt_options[@]}" -q update >&2 || die "apt could not read the package lists; see above"
@@ -59,6 +68,20 @@ apt_unpacked() {
     apt_update
     wanted=$(apt_candidate "$name" "$pattern") || die "apt knows no $name${suite:+ in $suite}"
     apt_fetch "$wanted" || die "could not download $wanted; see above"
+}
+
+# apt_fetch_newest PACKAGE: apt_fetch of the newest version that apt knows, after apt_private.
+apt_fetch_newest() {
+    apt_fetch "$(apt_version "$1")" && return
+    apt_update
+    apt_fetch "$(apt_version "$1")" || die "could not download $1; see above"
+}
+
+# apt_version PACKAGE: the newest version that apt knows, as "PACKAGE=VERSION".
+apt_version() {
+    local version
+    version=$(apt-cache "${apt_options[@]}" policy "$1" | awk '$1 == "Candidate:" { print $2 }')
+    printf '%s=%s' "$1" "$version"
 }
 
 # apt_fetch PACKAGE=VERSION: downloads and unpacks it, if that was not done before; sets apt_dir.
