@@ -1,7 +1,7 @@
 # Everything that people and CI do with this tree. The work is done by cargo and by the scripts under tests/.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test lint demo guest-kernel clean
+.PHONY: help setup build test lint demo bench bench-qemu bench-lab guest-kernel clean
 # One step after the other even under -j: cargo uses all CPUs by itself, and the lab needs them too.
 .NOTPARALLEL:
 
@@ -26,6 +26,15 @@ lint: setup ## formatting, clippy, documentation, dependencies, shell scripts
 
 demo: build ## boot a Debian kernel on a veth pair, ping, iperf3, and print a table
 	@tests/demo/make-demo
+
+bench: setup ## frames a second on veth, raw and by a guest, beside AF_PACKET and DPDK; start, memory (10 minutes)
+	@tests/bench/bench raw
+
+bench-qemu: setup ## the same guest under a QEMU built with -netdev af-xdp (10 minutes, the first time 15 more)
+	@tests/bench/bench qemu
+
+bench-lab: setup ## Linux guests with iperf3, beside QEMU with tap and af-xdp, in the lab if need be (10 minutes)
+	@tests/bench/bench lab
 
 guest-kernel: build ## build the guest kernel of kernel-configs/ and boot it (about 15 minutes)
 	@tests/guest/make-kernel

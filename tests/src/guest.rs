@@ -163,9 +163,17 @@ impl Guest {
     /// When the program can't be started.
     #[must_use]
     pub fn start(options: &Options<'_>) -> Self {
+        Self::of(options.command())
+    }
+
+    /// Starts another VMM with its console on stdin and stdout, and returns at once: to compare with.
+    ///
+    /// # Panics
+    /// When the program can't be started.
+    #[must_use]
+    pub fn of(mut command: Command) -> Self {
         let directory = TempDir::new();
         let log = directory.path().join("stderr");
-        let mut command = options.command();
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -149,6 +149,14 @@ impl Wire {
         command
     }
 
+    /// The same in the far end's namespace.
+    #[must_use]
+    pub fn peer_command(&self, program: &Path) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.peer]).arg(program);
+        command
+    }
+
     /// Whether an XDP program is on the VMM's interface.
     #[must_use]
     pub fn has_program(&self) -> bool {

@@ -1,0 +1,245 @@
+//! A booted guest with its wire, its far end and a server there.
+
+use std::{
+    panic::{self, AssertUnwindSafe},
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use ringwire_tests::{Background, Guest, Options, Setup as Built, Wire};
+use serde_json::Value;
+
+use super::{Traffic, latency};
+use crate::{cli::LabArgs, cpu, error::BenchError, rounds::Sample};
+
+/// Beyond the time that iperf3 is asked to send.
+const PATIENCE: Duration = Duration::from_secs(40);
+
+/// As small as QEMU has one. PVH, virtio-mmio; the clocks that Linux looks for are there.
+const QEMU_MACHINE: &str = "microvm,x-option-roms=off,isa-serial=on,rtc=on,acpi=off";
+
+/// Who runs the guest, and how it gets to the far end.
+#[derive(Debug, Clone)]
+pub(super) enum Setup {
+    /// `ringwire`, AF_XDP on one end of a veth pair.
+    Ringwire,
+    /// QEMU; the far end is a tap device.
+    Tap {
+        /// The program.
+        qemu: PathBuf,
+        /// Packets move in the kernel.
+        vhost: bool,
+    },
+    /// QEMU, AF_XDP on one end of a veth pair.
+    Afxdp(PathBuf),
+}
+
+impl Setup {
+    /// Ours, then those it is compared with.
+    pub(super) fn all(args: &LabArgs) -> Vec<Self> {
+        let tap = |vhost| Self::Tap {
+            qemu: args.qemu.clone(),
+            vhost,
+        };
+        let mut all = vec![Self::Ringwire, tap(false)];
+        if Path::new("/dev/vhost-net").exists() {
+            all.push(tap(true));
+        }
+        all.extend(args.qemu_af_xdp.clone().map(Self::Afxdp));
+        all
+    }
+
+    /// As in the tables.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Ringwire => "Ringwire",
+            Self::Tap { vhost: false, .. } => "QEMU tap",
+            Self::Tap { vhost: true, .. } => "QEMU tap vhost",
+            Self::Afxdp(_) => "QEMU af-xdp",
+        }
+    }
+
+    fn start(&self, wire: &Wire) -> Guest {
+        let far = Wire::PEER_IFNAME;
+        match self {
+            Self::Ringwire => Guest::start(&Options::new().on(wire)),
+            Self::Afxdp(qemu) => {
+                let netdev = format!("af-xdp,id=net0,ifname={}", Wire::IFNAME);
+                let command = wire.vmm_command(qemu);
+                Guest::of(arguments(command, &netdev))
+            }
+            Self::Tap { qemu, vhost } => {
+                // In place of the veth pair.
+                wire.far(&format!("ip link delete {far}"));
+                wire.far(&format!("ip tuntap add dev {far} mode tap vnet_hdr"));
+                wire.far(&format!("ip address add {}/24 dev {far}", Wire::PEER));
+                wire.far(&format!("ip link set {far} up"));
+                let vhost = if *vhost { "on" } else { "off" };
+                let netdev =
+                    format!("tap,id=net0,ifname={far},script=no,downscript=no,vhost={vhost}");
+                let command = wire.peer_command(qemu);
+                Guest::of(arguments(command, &netdev))
+            }
+        }
+    }
+}
+
+/// The guest that [`Options::new`] describes, under QEMU.
+fn arguments(mut command: Command, netdev: &str) -> Command {
+    let words = format!(
+        "console=ttyS0 panic=-1 quiet ringwire.driven ringwire.ip={}/24",
+        Wire::GUEST
+    );
+    command
+        .args(["-M", QEMU_MACHINE, "-accel", "kvm", "-cpu", "host"])
+        .args(["-smp", "2", "-m", "256", "-nodefaults", "-no-user-config"])
+        .args(["-display", "none", "-no-reboot", "-serial", "stdio"])
+        .args(["-L", "/usr/share/qemu", "-L", "/usr/share/seabios"])
+        .args(["-global", "virtio-mmio.force-legacy=false"])
+        .args([
+            "-netdev",
+            netdev,
+            "-device",
+            "virtio-net-device,netdev=net0",
+        ])
+        .arg("-kernel")
+        .arg(Built::vmlinux())
+        .arg("-initrd")
+        .arg(Built::initrd())
+        .args(["-append", &words]);
+    command
+}
+
+/// All of it. The guest goes first when dropped.
+pub(super) struct Station {
+    name: &'static str,
+    guest: Guest,
+    _server: Background,
+    wire: Wire,
+}
+
+impl Station {
+    /// Returns when the guest takes commands and both servers listen.
+    pub(super) fn boot(setup: &Setup) -> Result<Self, BenchError> {
+        let name = setup.name();
+        guarded(name, "boot", || {
+            let wire = Wire::new();
+            let mut guest = setup.start(&wire);
+            guest.wait_for("ringwire-guest: ready");
+            guest.ok(&format!(
+                "nc -ll -p {} -e cat >/dev/null 2>&1 &",
+                latency::PORT
+            ));
+            guest.ok(&format!("ping -q -c 1 -W 5 {}", Wire::PEER));
+            let server = wire
+                .far_background("iperf3 --server --forceflush")
+                .after_line("listening");
+            Self {
+                name,
+                guest,
+                _server: server,
+                wire,
+            }
+        })
+    }
+
+    /// As in the tables.
+    pub(super) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// One measurement.
+    pub(super) fn measure(
+        &mut self,
+        case: &str,
+        traffic: Traffic,
+        time: Duration,
+    ) -> Result<Sample, BenchError> {
+        let name = self.name;
+        let id = self.guest.id();
+        let (before, start) = (cpu::used(id), Instant::now());
+        let value = guarded(name, case, || match traffic {
+            Traffic::Latency(percent) => self.latency(time, percent),
+            Traffic::Tcp { streams, reverse } => {
+                let reverse = if reverse { "--reverse" } else { "" };
+                self.iperf(&format!("--parallel {streams} {reverse}"), time)
+            }
+            Traffic::Udp => self.iperf("--udp --bitrate 0 --length 1448", time),
+        })?;
+        let used = cpu::used(id).saturating_sub(before);
+        let value = value.map_err(|what| BenchError::Contestant {
+            who: name.into(),
+            case: case.into(),
+            what,
+        })?;
+        let cpu = Some(used.as_secs_f64() / start.elapsed().as_secs_f64());
+        Ok(Sample { value, cpu })
+    }
+
+    /// From the far end.
+    fn latency(&self, time: Duration, percent: usize) -> Result<f64, String> {
+        let wire = &self.wire;
+        let ask = || {
+            wire.enter(false);
+            latency::measure(Wire::GUEST, time, percent)
+        };
+        let joined = thread::scope(|scope| scope.spawn(ask).join());
+        let answer = joined.map_err(|_| "the far end can't be entered")?;
+        answer.map_err(|error| format!("request and response: {error}"))
+    }
+
+    /// The client is in the guest. Its console is a serial line: it gets one line of what is needed, not hundreds.
+    fn iperf(&mut self, options: &str, time: Duration) -> Result<f64, String> {
+        let seconds = time.as_secs();
+        self.guest.send(&format!(
+            "iperf3 -c {} -t {seconds} -J {options} >/tmp/result; s=$?; \
+             sed -n '/^\\t\"end\"/,$p' /tmp/result | tr -d '\\n\\t '; echo; [ $s = 0 ] || grep error /tmp/result",
+            Wire::PEER
+        ));
+        let output = self.guest.answer(time + PATIENCE);
+        let text = output.text;
+        arrived(&text).ok_or_else(|| {
+            let from = text.char_indices().rev().nth(300).map_or(0, |it| it.0);
+            format!("iperf3 {options}: {}", text.get(from..).unwrap_or_default())
+        })
+    }
+}
+
+/// Mbit/s that arrived, from the last part of iperf3's JSON, `"end":{...}}`.
+fn arrived(text: &str) -> Option<f64> {
+    let line = text.lines().find(|it| it.starts_with("\"end\":"))?;
+    let end: Value = serde_json::from_str(&format!("{{{line}")).ok()?;
+    let end = end.get("end")?;
+    let number = |sum: &Value, name: &str| sum.get(name).and_then(Value::as_f64);
+    // UDP has one sum, the sender's, with what was lost.
+    let bits = match end.get("sum") {
+        Some(sum) => number(sum, "bits_per_second")? * (1.0 - number(sum, "lost_percent")? / 100.0),
+        None => number(end.get("sum_received")?, "bits_per_second")?,
+    };
+    Some(bits / 1e6)
+}
+
+/// What the tests' guests do when something is wrong is panic, with all that is known; here the others go on.
+fn guarded<T>(who: &str, case: &str, run: impl FnOnce() -> T) -> Result<T, BenchError> {
+    panic::catch_unwind(AssertUnwindSafe(run)).map_err(|_| BenchError::Contestant {
+        who: who.into(),
+        case: case.into(),
+        what: "failed; see above".into(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_arrived_is_told_for_both_protocols() {
+        let tcp = "x\n\"end\":{\"sum_sent\":{\"bits_per_second\":9e6},\"sum_received\":{\"bits_per_second\":8e6}}}\n";
+        assert_eq!(arrived(tcp), Some(8.0));
+        let udp = "\"end\":{\"sum\":{\"bits_per_second\":8e6,\"lost_percent\":25}}}";
+        assert_eq!(arrived(udp), Some(6.0));
+        assert_eq!(arrived("error - unable to connect"), None);
+    }
+}

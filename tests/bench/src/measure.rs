@@ -1,0 +1,185 @@
+//! One measurement of frames a second: both ends are started, and when traffic flows evenly, counted for a while.
+
+use std::{
+    fs::File,
+    io::{Read, Seek},
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use ringwire_tests::Wire;
+
+use crate::{
+    case::{Case, Work},
+    contestant::{Contestant, Own, Running},
+    cpu::{self, Cpus},
+    error::BenchError,
+    rounds::Sample,
+};
+
+/// Until the first frames flow: programs start, attach, bind.
+const START: Duration = Duration::from_secs(20);
+
+/// From then until it counts.
+const WARM_UP: Duration = Duration::from_millis(300);
+
+/// Frames that are traffic, not a neighbour's search for routers.
+const FLOWING: u64 = 500;
+
+/// Where and how long.
+#[derive(Debug)]
+pub(crate) struct Bench<'a> {
+    /// The wire; the contestant has its near end.
+    pub(crate) wire: &'a Wire,
+    /// Who runs where.
+    pub(crate) cpus: Cpus,
+    /// How long is counted.
+    pub(crate) window: Duration,
+}
+
+impl Bench<'_> {
+    /// Runs `contestant` once. What it sends is counted at the far end by the kernel, for everybody alike; what it
+    /// receives it must tell itself.
+    pub(crate) fn run(
+        &self,
+        contestant: &dyn Contestant,
+        case: Case,
+    ) -> Result<Sample, BenchError> {
+        let window = match case.work {
+            Work::RxDrop => self.window + contestant.extra(),
+            Work::TxPush | Work::L2Fwd => self.window,
+        };
+        let at_its_end = case.work == Work::RxDrop && contestant.reports_at_its_end();
+        let seconds = if at_its_end {
+            (WARM_UP + window).as_secs_f64()
+        } else {
+            (START + WARM_UP + window).as_secs_f64()
+        };
+        let mut far = Received::at_far_end(self.wire)?;
+        let command = contestant.command(case, self.wire, self.cpus, seconds);
+        let mut measured = Running::start(contestant.name(), case, command)?;
+        let mut generator = case
+            .work
+            .needs_generator()
+            .then(|| self.generator(case))
+            .map(|command| Running::start("the generator", case, command))
+            .transpose()?;
+        let start = far.frames()?;
+        let deadline = Instant::now() + START;
+        while !match case.work {
+            Work::RxDrop => contestant.flows(&measured.lines()),
+            Work::TxPush | Work::L2Fwd => far.frames()? > start + FLOWING,
+        } {
+            measured.check()?;
+            generator.as_mut().map_or(Ok(()), Running::check)?;
+            if Instant::now() > deadline {
+                return Err(measured.failure(&format!("no traffic in {} s", START.as_secs())));
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        thread::sleep(WARM_UP);
+        let before = Moment::now(&mut far, &measured)?;
+        thread::sleep(window);
+        let after = Moment::now(&mut far, &measured)?;
+        if at_its_end {
+            measured.wait(START)?;
+        } else {
+            measured.check()?;
+        }
+        let elapsed = (after.at - before.at).as_secs_f64();
+        let frames = match case.work {
+            Work::RxDrop => contestant.received(&measured.lines(), before.at, after.at),
+            Work::TxPush | Work::L2Fwd => Some(per_second(after.frames - before.frames, elapsed)),
+        };
+        let frames = frames.ok_or_else(|| measured.failure("did not tell what it received"))?;
+        Ok(Sample {
+            value: frames / 1e6,
+            cpu: Some((after.cpu - before.cpu).as_secs_f64() / elapsed),
+        })
+    }
+
+    /// It ends by itself long after all else has.
+    fn generator(&self, case: Case) -> Command {
+        let seconds = (START * 3 + self.window).as_secs_f64();
+        Own::generator(case, self.wire, self.cpus, seconds)
+    }
+}
+
+/// What is read at the beginning and at the end of a window.
+struct Moment {
+    at: Instant,
+    frames: u64,
+    cpu: Duration,
+}
+
+impl Moment {
+    fn now(far: &mut Received, measured: &Running) -> Result<Self, BenchError> {
+        Ok(Self {
+            at: Instant::now(),
+            frames: far.frames()?,
+            cpu: cpu::used(measured.id()),
+        })
+    }
+}
+
+/// The kernel's count of the frames that came out at the far end of the wire.
+struct Received(File);
+
+impl Received {
+    fn at_far_end(wire: &Wire) -> Result<Self, BenchError> {
+        // The file belongs to the namespace of the thread that opens it.
+        thread::scope(|scope| {
+            scope
+                .spawn(|| {
+                    wire.enter(false);
+                    File::open("/proc/thread-self/net/dev")
+                })
+                .join()
+                .map_err(|_| BenchError::Nothing("the far end can't be entered".into()))
+        })?
+        .map(Self)
+        .map_err(BenchError::system("opening /proc/thread-self/net/dev"))
+    }
+
+    /// So far.
+    fn frames(&mut self) -> Result<u64, BenchError> {
+        let mut text = String::new();
+        self.0
+            .rewind()
+            .and_then(|()| self.0.read_to_string(&mut text))
+            .map_err(BenchError::system("reading /proc/thread-self/net/dev"))?;
+        received(&text, Wire::PEER_IFNAME)
+            .ok_or_else(|| BenchError::Nothing(format!("{} is gone", Wire::PEER_IFNAME)))
+    }
+}
+
+/// From a line "  NAME: BYTES PACKETS ...".
+fn received(text: &str, ifname: &str) -> Option<u64> {
+    let mut words = text.lines().map(|it| it.split_whitespace());
+    let mut line = words.find(|it| {
+        let name = it.clone().next().and_then(|name| name.strip_suffix(':'));
+        name == Some(ifname)
+    })?;
+    line.nth(2)?.parse().ok()
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "frames of some seconds are far below 2^52"
+)]
+fn per_second(frames: u64, seconds: f64) -> f64 {
+    frames as f64 / seconds
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_interface_is_found_by_its_whole_name() {
+        let text = "Inter-|   Receive\n face |bytes packets errs\n    lo:  1 2 0\n mypeer0: 5 6 0\n peer0: 3000 42 0\n";
+        assert_eq!(received(text, "peer0"), Some(42));
+        assert_eq!(received(text, "eth0"), None);
+    }
+}
