@@ -41,6 +41,19 @@ impl Setup {
         path("RINGWIRE_INITRD")
     }
 
+    /// Other kernels as ELF, each with a test guest that has its modules.
+    #[must_use]
+    pub fn other_kernels() -> Vec<(PathBuf, PathBuf)> {
+        let text = path("RINGWIRE_OTHER_KERNELS");
+        let text = text.to_string_lossy();
+        let pairs = text
+            .split_whitespace()
+            .filter_map(|pair| pair.split_once(':'));
+        pairs
+            .map(|(kernel, initrd)| (kernel.into(), initrd.into()))
+            .collect()
+    }
+
     /// The `wirecheck` program, for this side of the wire; the guest has it in its `/bin`.
     #[must_use]
     pub fn wirecheck() -> PathBuf {

@@ -6,6 +6,8 @@
     reason = "a panic is how a test fails, also in its helpers"
 )]
 
+#[path = "../virtio_net/afxdp.rs"]
+mod afxdp;
 #[path = "../virtio_net/fault.rs"]
 mod fault;
 #[path = "../virtio_net/features.rs"]

@@ -1,6 +1,6 @@
 //! The guest comes up with what the command line says.
 
-use ringwire_tests::{Guest, Options, Setup};
+use ringwire_tests::{Guest, Options, Setup, TempDir, Wire};
 
 /// What the guest's kernel calls its memory, in MiB.
 fn memory_mib(guest: &mut Guest) -> u64 {
@@ -41,6 +41,28 @@ fn an_elf_kernel_boots_through_pvh_and_has_its_devices() {
 #[test]
 fn the_devices_are_there_on_mmio_too() {
     has_its_devices(Options::new().mmio(), "/LNRO0005:00/");
+}
+
+#[test]
+fn newer_kernels_boot_and_have_their_network_and_disk() {
+    let disk = TempDir::new();
+    let path = disk.path().join("disk");
+    std::fs::write(&path, [0x5a; 4096]).unwrap();
+    for (kernel, initrd) in Setup::other_kernels() {
+        let wire = Wire::with_queues(2);
+        let options = Options::new().kernel(kernel).initrd(initrd);
+        let options = options
+            .arg("--disk")
+            .arg(format!("path={},readonly=on", path.display()));
+        let mut guest = Guest::boot(options.on_with(&wire, ",queues=2"));
+        println!("{}", guest.ok("uname -r").trim());
+        let text = guest.ok(&format!("ping -q -c 5 -i 0.2 -W 5 {}", Wire::PEER));
+        assert!(text.contains("5 packets received"), "{text}");
+        wire.far(&format!("ping -q -c 5 -i 0.2 -W 5 {}", Wire::GUEST));
+        assert_eq!(guest.ok("tr -d Z </dev/vda | wc -c").trim(), "0");
+        let log = guest.log();
+        assert!(guest.power_off().success(), "{log}");
+    }
 }
 
 #[test]

@@ -93,3 +93,77 @@ impl BarSpace for KicksFollow {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use devices::pci::PciBus;
+    use kvm_ioctls::Kvm;
+    use vmm_sys_util::eventfd::EFD_NONBLOCK;
+
+    use super::*;
+    use crate::x86_64::layout::PCI_APERTURE;
+
+    const QUEUES: u16 = 3;
+    const SIZE: u64 = 0x4000;
+
+    fn event() -> Arc<EventFd> {
+        Arc::new(EventFd::new(EFD_NONBLOCK).unwrap())
+    }
+
+    /// KVM has one ioeventfd at an address and refuses a second one: how many queues' are there?
+    fn taken(vm: &VmFd, bar: u64) -> u16 {
+        let is_taken = |queue: &u16| {
+            let (other, address) = (event(), address(bar, *queue));
+            let free = vm.register_ioevent(&other, &address, NoDatamatch).is_ok();
+            if free {
+                vm.unregister_ioevent(&other, &address, NoDatamatch)
+                    .unwrap();
+            }
+            !free
+        };
+        u16::try_from((0..QUEUES).filter(is_taken).count()).unwrap()
+    }
+
+    #[test]
+    fn ioeventfds_are_where_the_register_bar_is() {
+        let Ok(kvm) = Kvm::new() else {
+            println!("SKIPPED: there is no usable /dev/kvm");
+            return;
+        };
+        let vm = Arc::new(kvm.create_vm().unwrap());
+        let bus = PciBus::new(PCI_APERTURE).unwrap();
+        let kicks = Arc::new(Kicks::default());
+        kicks.set(&[event(), event(), event()]);
+        let mut space = KicksFollow::new(bus.bar_space(1), Arc::clone(&vm), kicks);
+        let bar = |index| BarRange { index, size: SIZE };
+        let (first, second) = (PCI_APERTURE.start, PCI_APERTURE.start + 0x10_0000);
+        let at = |place| taken(&vm, place);
+
+        space
+            .relocate(bar(REGISTER_BAR), None, Some(first))
+            .unwrap();
+        assert_eq!((at(first), at(second)), (QUEUES, 0));
+        // The other BAR has no kicks.
+        let other = second + SIZE;
+        space.relocate(bar(2), None, Some(other)).unwrap();
+        assert_eq!(at(other), 0);
+        let (from, to) = (Some(first), Some(second));
+        space.relocate(bar(REGISTER_BAR), from, to).unwrap();
+        assert_eq!((at(first), at(second)), (0, QUEUES));
+        // Refused: onto RAM, onto the other BAR.
+        for wrong in [0x10_0000, other] {
+            let refused = space.relocate(bar(REGISTER_BAR), to, Some(wrong));
+            refused.unwrap_err();
+            assert_eq!((at(wrong), at(second)), (0, QUEUES));
+        }
+        space.relocate(bar(REGISTER_BAR), to, None).unwrap();
+        assert_eq!(at(second), 0);
+        // Kicks for which there is no room are missing, and nothing else: KVM has had one here.
+        let thief = event();
+        vm.register_ioevent(&thief, &address(first, 1), NoDatamatch)
+            .unwrap();
+        space.relocate(bar(REGISTER_BAR), None, from).unwrap();
+        space.relocate(bar(REGISTER_BAR), from, None).unwrap();
+        assert_eq!(at(first), 1, "the thief's alone");
+    }
+}

@@ -56,11 +56,20 @@ fn arguments_that_are_none() {
         ),
         (["--disk", "readonly=on"], "'path' is missing"),
         (["--device", "virtio-net-mmio,netdev=x"], "no netdev 'x'"),
+        (
+            ["--device", "e1000,netdev=net0"],
+            "there are virtio-net-pci and virtio-net-mmio",
+        ),
     ] {
         fails(kernel, &arguments, USAGE, words);
     }
     // These sentences are clap's.
-    for arguments in [["--memory", "lots"], ["--cpus", "two"], ["--serial", "pty"]] {
+    for arguments in [
+        ["--memory", "lots"],
+        ["--cpus", "two"],
+        ["--serial", "pty"],
+        ["--transport", "isa"],
+    ] {
         assert_eq!(outcome(&mut run(kernel, &arguments)).code(), USAGE);
     }
     let nothing = outcome(&mut ringwire(&["run"]));
@@ -93,6 +102,12 @@ fn impossible_machines() {
     ] {
         fails(kernel, &arguments, STARTUP, words);
     }
+    fails(
+        kernel,
+        &["--cmdline", "acpi=off", "--transport", "pci"],
+        STARTUP,
+        "--transport pci is asked for, but the kernel command line has acpi=off",
+    );
     for (memory, words) in [
         (
             "0",

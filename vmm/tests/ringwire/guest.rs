@@ -68,6 +68,21 @@ impl Code {
             .bytes(&[0x3c, b'q', 0x75, 0xed]) // cmp al, 'q'; jne to the first line
     }
 
+    /// mov ax, [address]; then al and ah to the serial port
+    pub(crate) fn print_word(self, address: u32) -> Self {
+        self.bytes(&[0x66, 0xa1])
+            .bytes(&address.to_le_bytes())
+            .port(COM1)
+            .bytes(&[0xee, 0x88, 0xe0, 0xee])
+    }
+
+    /// mov dword [address], value
+    pub(crate) fn store(self, address: u32, value: u32) -> Self {
+        self.bytes(&[0xc7, 0x05])
+            .bytes(&address.to_le_bytes())
+            .bytes(&value.to_le_bytes())
+    }
+
     /// For ever: hlt; jmp to it. Interrupts are off, so the vCPU sleeps.
     pub(crate) fn sleep(self) -> Self {
         self.bytes(&[0xfa, 0xf4, 0xeb, 0xfd])

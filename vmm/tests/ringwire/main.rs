@@ -21,6 +21,7 @@ mod network;
 #[cfg(test)]
 mod open;
 #[cfg(test)]
+mod pci;
 mod process;
 #[cfg(test)]
 mod wire;
