@@ -17,11 +17,14 @@ mod life;
 #[cfg(test)]
 mod maps;
 #[cfg(test)]
+mod measure;
+#[cfg(test)]
 mod network;
 #[cfg(test)]
 mod open;
 #[cfg(test)]
 mod pci;
+#[cfg(test)]
 mod process;
 #[cfg(test)]
 mod wire;
