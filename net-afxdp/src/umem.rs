@@ -99,6 +99,24 @@ impl Umem {
         Some(unsafe { slice::from_raw_parts_mut(start.as_ptr(), length) })
     }
 
+    /// Has the CPU fetch the cache line at `address` of the region: somebody will read it soon. An address
+    /// outside it, which only a broken kernel could give, does nothing.
+    pub(crate) fn prefetch(&self, address: u64) {
+        let Some(offset) = usize::try_from(address).ok().filter(|&it| it < self.length) else {
+            return;
+        };
+        // SAFETY: inside the mapping, as was just checked.
+        let line = unsafe { self.base.add(offset) };
+        #[cfg(all(target_arch = "x86_64", not(miri)))]
+        {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            // SAFETY: a hint: it has no effect but on the cache, whoever has the frame.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+        }
+        #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+        let _ = line;
+    }
+
     fn locate(&self, frame: &Frame, offset: usize, length: usize) -> Option<NonNull<u8>> {
         if offset.checked_add(length)? > CHUNK_SIZE as usize {
             return None;

@@ -126,6 +126,10 @@ impl<K: Kernel> Path<K> {
     }
 }
 
+/// How many frames ahead their first bytes are fetched into the cache: another CPU may have written them,
+/// and the copy of one frame is about as long as such a fetch takes.
+const AHEAD: u32 = 4;
+
 /// One chunk of a received frame, and where in it the bytes are.
 struct Fragment {
     frame: Frame,
@@ -205,6 +209,9 @@ impl Reception<'_> {
     fn hold(&mut self, count: u32) -> bool {
         let mut valid = true;
         for _ in 0..count {
+            if let Some(soon) = self.burst.get(self.done + AHEAD) {
+                self.umem.prefetch(soon.address);
+            }
             let fragment = self.burst.get(self.done).and_then(|it| self.fragment(&it));
             self.done += 1;
             match (fragment, self.held.get_mut(self.count)) {

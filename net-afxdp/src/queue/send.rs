@@ -91,7 +91,7 @@ impl<K: Kernel> Path<K> {
     pub(super) fn send(
         &mut self,
         length: usize,
-        mut fill: impl FnMut(&mut [u8]),
+        fill: impl FnMut(&mut [u8]),
     ) -> Result<(), SendError> {
         if length < MIN_FRAME {
             return Err(SendError::TooShort);
@@ -107,10 +107,25 @@ impl<K: Kernel> Path<K> {
                 return Err(SendError::Full);
             }
         }
+        // Nearly all frames have one chunk, so no room is made for more.
+        if chunks == 1 {
+            self.send_chunks::<1>(chunks, size, fill)
+        } else {
+            self.send_chunks::<MAX_FRAGMENTS>(chunks, size, fill)
+        }
+    }
+
+    /// Queues a frame of `size` bytes in `chunks` chunks, `MOST` of them at most.
+    fn send_chunks<const MOST: usize>(
+        &mut self,
+        chunks: u32,
+        size: u32,
+        mut fill: impl FnMut(&mut [u8]),
+    ) -> Result<(), SendError> {
         let tx = &mut self.socket.rings.tx;
         let mut slots = tx.reserve(chunks).ok_or(SendError::Full)?;
         let mut held = Held {
-            frames: [const { None }; MAX_FRAGMENTS],
+            frames: [const { None::<Frame> }; MOST],
             count: chunks as usize,
             pool: &mut self.pool,
         };
@@ -243,14 +258,14 @@ enum Kick {
 }
 
 /// The chunks of a frame, which go back to the pool unless they are taken out.
-struct Held<'q> {
-    frames: [Option<Frame>; MAX_FRAGMENTS],
+struct Held<'q, const MOST: usize> {
+    frames: [Option<Frame>; MOST],
     /// Only so many of them are ever there.
     count: usize,
     pool: &'q mut FramePool,
 }
 
-impl Drop for Held<'_> {
+impl<const MOST: usize> Drop for Held<'_, MOST> {
     fn drop(&mut self) {
         for slot in self.frames.iter_mut().take(self.count) {
             if let Some(frame) = slot.take() {
