@@ -15,6 +15,17 @@ const ROOM_RETRY_MS: i32 = 1;
 /// How soon to try again after the wire refused frames, in milliseconds.
 const DOWN_RETRY_MS: i32 = 100;
 
+/// What an event loop is to do about a back end's file descriptor.
+#[derive(Debug)]
+pub(super) enum Interest {
+    /// Wait for these events.
+    Add(Events),
+    /// Wait for these events instead of others.
+    Change(Events),
+    /// Wait for nothing of it.
+    Remove(Events),
+}
+
 /// One back end with its state towards the event loop.
 #[derive(Debug)]
 pub(super) struct Carrier<B> {
@@ -23,9 +34,10 @@ pub(super) struct Carrier<B> {
     pub(super) backend: B,
     /// Frames were queued that the back end has not yet flushed.
     pub(super) unflushed: bool,
-    /// What is to be told by the back end's fd, and what epoll was asked for.
-    want: EventSet,
-    registered: EventSet,
+    /// What is to be told by the back end's fd, and what epoll was asked for. `None`: it is not in
+    /// epoll at all.
+    want: Option<EventSet>,
+    registered: Option<EventSet>,
     /// The fd was writable and yet nothing could be sent since: it is no help in waiting for room.
     writable_in_vain: bool,
     /// The wire took nothing at the last flush.
@@ -38,8 +50,8 @@ impl<B: NetBackend> Carrier<B> {
             home,
             backend,
             unflushed: false,
-            want: EventSet::IN,
-            registered: EventSet::IN,
+            want: Some(EventSet::IN),
+            registered: Some(EventSet::IN),
             writable_in_vain: false,
             down: false,
         }
@@ -47,16 +59,33 @@ impl<B: NetBackend> Carrier<B> {
 
     /// What an event loop that never heard of it is to be asked for.
     pub(super) fn first_interest(&mut self) -> Option<Events> {
-        self.registered = EventSet::IN;
+        self.want = Some(EventSet::IN);
+        self.registered = self.want;
         let fd = self.fd()?;
         Some(Events::new_raw(fd, EventSet::IN))
     }
 
-    /// What the event loop is to be asked for now, if that changed.
-    pub(super) fn changed_interest(&mut self) -> Option<Events> {
+    /// What the event loop is to be told now, if anything changed.
+    pub(super) fn changed_interest(&mut self) -> Option<Interest> {
         let fd = self.fd()?;
-        let stale = std::mem::replace(&mut self.registered, self.want) != self.want;
-        stale.then(|| Events::new_raw(fd, self.want))
+        let events = |set| Events::new_raw(fd, set);
+        match (
+            std::mem::replace(&mut self.registered, self.want),
+            self.want,
+        ) {
+            (before, now) if before == now => None,
+            (Some(_), Some(now)) => Some(Interest::Change(events(now))),
+            (Some(before), None) => Some(Interest::Remove(events(before))),
+            (None, now) => now.map(|now| Interest::Add(events(now))),
+        }
+    }
+
+    /// There is so much to do that the thread won't sleep soon: the fd leaves epoll until it does.
+    ///
+    /// While anybody waits for a socket, the kernel wakes him for every single frame that it has sent
+    /// (`sock_wfree`), whatever events he asked for: a tenth of what sending a small frame costs.
+    pub(super) fn stay_awake(&mut self) {
+        self.want = None;
     }
 
     pub(super) fn fd(&self) -> Option<RawFd> {
@@ -101,11 +130,12 @@ impl<B: NetBackend> Carrier<B> {
     ///
     /// `listen`: received frames are wanted. `blocked`: there is more to send than it had room for.
     pub(super) fn prepare_to_sleep(&mut self, listen: bool, blocked: bool) -> Pause {
-        self.want = if listen {
+        let mut want = if listen {
             EventSet::IN
         } else {
             EventSet::empty()
         };
+        self.want = Some(want);
         let in_vain = std::mem::take(&mut self.writable_in_vain);
         if self.down {
             return Pause::Short(DOWN_RETRY_MS);
@@ -116,7 +146,8 @@ impl<B: NetBackend> Carrier<B> {
         if in_vain || self.backend.event_fd().is_none() {
             return Pause::Short(ROOM_RETRY_MS);
         }
-        self.want |= EventSet::OUT;
+        want |= EventSet::OUT;
+        self.want = Some(want);
         Pause::Long
     }
 }

@@ -10,6 +10,7 @@ use event_manager::{EventManager, SubscriberId, SubscriberOps};
 
 use super::{
     NetBackend,
+    carrier::Interest,
     shared::Shared,
     worker::{Pause, Shift, Worker, host_error},
 };
@@ -118,11 +119,16 @@ impl<B: NetBackend> Running<B> {
             };
             loop {
                 let worker = &mut manager.subscriber_mut(*id).map_err(host_error)?.worker;
-                let Some(events) = worker.next_interest() else {
+                let Some(interest) = worker.next_interest() else {
                     break;
                 };
-                let ops = manager.event_ops(*id).map_err(host_error)?;
-                ops.modify(events).map_err(host_error)?;
+                let mut ops = manager.event_ops(*id).map_err(host_error)?;
+                match interest {
+                    Interest::Add(events) => ops.add(events),
+                    Interest::Change(events) => ops.modify(events),
+                    Interest::Remove(events) => ops.remove(events),
+                }
+                .map_err(host_error)?;
             }
         }
     }

@@ -133,6 +133,7 @@ impl Tx {
 /// together; were it not so, zeros are sent rather than what the memory held before.
 fn fill(reader: &mut Reader<'_>, fragment: &mut [u8]) {
     let copied = reader.read(fragment);
-    let (_, rest) = fragment.split_at_mut(copied);
-    rest.fill(0);
+    if let (_, rest @ [_, ..]) = fragment.split_at_mut(copied) {
+        rest.fill(0);
+    }
 }

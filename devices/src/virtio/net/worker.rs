@@ -10,15 +10,15 @@
 //! they receive goes to this pair's receive queue.
 
 mod shift;
+mod sleep;
 
 use std::{hint, io, sync::Arc, thread, time::Duration};
 
-use event_manager::Events;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::{
     NetBackend,
-    carrier::Carrier,
+    carrier::{Carrier, Interest},
     counters::PairCounters,
     poll::Spin,
     rate::{Limiter, Meter},
@@ -109,6 +109,8 @@ pub(super) struct Worker<B> {
     pub(super) spin: Spin,
     /// Frames were moved since the last look at this.
     moved: bool,
+    /// The driver got frames, so it had buffers, since it was last waited for some.
+    fed: bool,
     /// Why the thread can't go on.
     failure: Option<io::Error>,
 }
@@ -138,6 +140,7 @@ impl<B: NetBackend> Worker<B> {
             interrupt: parts.interrupt,
             spin: Spin::new(parts.shared.busy_poll),
             moved: false,
+            fed: false,
             shared: parts.shared,
             counters,
             starved: State(false),
@@ -184,6 +187,7 @@ impl<B: NetBackend> Worker<B> {
                 return pause;
             }
         }
+        self.carriers.iter_mut().for_each(Carrier::stay_awake);
         Pause::None
     }
 
@@ -196,12 +200,14 @@ impl<B: NetBackend> Worker<B> {
         if let Some(limit) = self.shared.rx_limit() {
             limit.charge(&meter);
         }
-        self.moved |= announce(
+        let moved = announce(
             &mut self.rx.queue,
             self.rx_port.index,
             &self.interrupt,
             &self.counters,
         );
+        self.moved |= moved;
+        self.fed |= moved;
         let starved = self
             .starved
             .begins(matches!(result, Ok(RxOutcome::Starved(_))));
@@ -307,42 +313,9 @@ impl<B: NetBackend> Worker<B> {
         Way::Closed
     }
 
-    /// Asks for what would bring new work. `None`: there is some already.
-    fn prepare_to_sleep(&mut self, rx: Way<RxOutcome>, tx: Way<TxOutcome>) -> Option<Pause> {
-        let mut pause = Pause::Long;
-        let mut listen = false;
-        match rx {
-            Way::Closed | Way::Open(RxOutcome::More) => {}
-            Way::Open(RxOutcome::Empty) => listen = true,
-            // Not the fd: it stays readable, and only the guest's kick changes anything.
-            Way::Open(RxOutcome::Starved(known)) => {
-                let more = self.rx.queue.enable_kicks_beyond(known);
-                if self.judge(Side::Rx, more) == Way::Open(true) {
-                    return None;
-                }
-            }
-            // Nor here: only time does.
-            Way::Open(RxOutcome::Limited) => pause = nap(self.shared.rx_limit()),
-        }
-        for carrier in &mut self.carriers {
-            let blocked = carrier.home == self.pair && tx == Way::Open(TxOutcome::Blocked);
-            pause = pause.min(carrier.prepare_to_sleep(listen, blocked));
-        }
-        if tx == Way::Open(TxOutcome::Limited) {
-            pause = pause.min(nap(self.shared.tx_limit()));
-        }
-        if tx == Way::Open(TxOutcome::Empty) {
-            let more = self.tx.queue.enable_kicks();
-            if self.judge(Side::Tx, more) == Way::Open(true) {
-                return None;
-            }
-        }
-        Some(pause)
-    }
-
-    /// What epoll is to be asked for since the last turn, one back end at a time; `None` when it
-    /// knows all.
-    pub(super) fn next_interest(&mut self) -> Option<Events> {
+    /// What epoll is to be told since the last turn, one back end at a time; `None` when it knows
+    /// all.
+    pub(super) fn next_interest(&mut self) -> Option<Interest> {
         self.carriers.iter_mut().find_map(Carrier::changed_interest)
     }
 
@@ -371,11 +344,6 @@ impl State {
 
 fn meter(limit: Option<&Limiter>) -> Meter {
     limit.map_or(Meter::unlimited(), Limiter::meter)
-}
-
-/// How long to sleep when the limit is reached.
-fn nap(limit: Option<&Limiter>) -> Pause {
-    limit.map_or(Pause::None, |limit| Pause::Short(limit.wait_ms()))
 }
 
 /// Publishes a burst and makes its one interrupt decision; false if the burst was empty.

@@ -7,6 +7,7 @@ use vm_memory::{
     volatile_memory,
 };
 
+use super::prefetch::prefetch;
 use crate::GuestRam;
 
 /// Guest RAM flattened: a machine has one or two regions, so a scan is the whole search.
@@ -85,6 +86,13 @@ impl GuestMap {
                     .ok()
             })
             .unwrap_or_else(|| VolatileSlice::from(&mut [][..]))
+    }
+
+    /// Fetches what is at `address` into the cache, if that is RAM.
+    pub(super) fn prefetch(&self, address: u64) {
+        if let Some(place) = self.locate(address, 1) {
+            prefetch(&self.slice(place, 0));
+        }
     }
 
     /// Reads a `u64` that the guest may be writing, once: a volatile load is never repeated.

@@ -81,6 +81,14 @@ impl Walker<'_> {
         }
     }
 
+    /// Fetches the start of the buffer that descriptor `head` is of now, or of its table, into the cache. All of
+    /// it is looked at again, and checked, by [`walk`](Self::walk): what is not right here is no matter.
+    pub(super) fn prefetch(&self, head: u16) {
+        if let Ok(descriptor) = self.direct(head) {
+            self.map.prefetch(descriptor.address);
+        }
+    }
+
     /// Checks a descriptor that refers to a table. Its WRITE flag is ignored (2.7.5.3.2).
     fn enter(&self, head: u16, descriptor: Descriptor) -> Result<Indirect, QueueFault> {
         let whole = descriptor.len > 0 && descriptor.len.is_multiple_of(DESCRIPTOR_SIZE);

@@ -69,6 +69,10 @@ fn kicks_are_asked_for_and_checked_again() {
     assert_eq!(rings.read::<u16>(event), 1);
     rings.offer(0);
     assert_eq!(queue.enable_kicks_beyond(1), Ok(true));
+    // Two wait: a kick at the fourth is one when more than three do.
+    assert_eq!(queue.enable_kicks_beyond(3), Ok(false));
+    assert_eq!(rings.read::<u16>(event), 3);
+    assert_eq!(queue.available(), Ok(2));
 }
 
 #[test]
