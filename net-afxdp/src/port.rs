@@ -33,13 +33,15 @@ use crate::{
 /// nothing, unless others have put their sockets into a map.
 #[derive(Debug)]
 pub struct Port {
-    steering: Steering,
+    /// `None`: it was let go.
+    steering: Option<Steering>,
+    mode: AttachMode,
     interface: Interface,
     mtu: u32,
     queues: Vec<Queue>,
     watch: ProgramWatch,
     /// With our own program only: with one of others, they decide.
-    _promiscuous: Option<Promiscuous>,
+    promiscuous: Option<Promiscuous>,
 }
 
 impl Port {
@@ -85,11 +87,12 @@ impl Port {
         };
         let port = Self {
             mtu: usable_mtu(interface, &queues),
-            steering,
+            mode: steering.mode(),
+            steering: Some(steering),
             interface: interface.clone(),
             queues,
             watch,
-            _promiscuous: promiscuous,
+            promiscuous,
         };
         tracing::info!(
             interface = port.interface.name(),
@@ -114,7 +117,7 @@ impl Port {
     /// interface, or shows in several modes: skb.
     #[must_use]
     pub fn mode(&self) -> AttachMode {
-        self.steering.mode()
+        self.mode
     }
 
     /// Whether the XDP program that was there when the port was opened, ours or not, still is. Asks
@@ -134,6 +137,17 @@ impl Port {
     #[must_use]
     pub fn mtu(&self) -> u32 {
         self.mtu
+    }
+
+    /// Does what dropping it does, as far as others can see: our program comes off, or our sockets out of the
+    /// map of others. No queue receives anything any more.
+    ///
+    /// For an interface that is gone ([`LinkEvent::Gone`](crate::LinkEvent)): if it was moved to
+    /// another network namespace, the program went along, and drops whatever comes there, as the kernel
+    /// has parted the interface from its sockets for good.
+    pub fn let_go(&mut self) {
+        self.promiscuous = None;
+        self.steering = None;
     }
 
     /// Hands out the queues, the first one first. Empty when called again.

@@ -150,7 +150,7 @@ fn an_interface_deleted_under_traffic_is_noticed_and_leaves_no_frame_behind() {
 #[test]
 fn an_interface_moved_away_under_traffic_is_noticed_and_can_be_opened_when_it_is_back() {
     let Some(net) = Net::new() else { return };
-    let (port, queue) = open(&small(&net));
+    let (mut port, queue) = open(&small(&net));
     let mut monitor = LinkMonitor::open(port.interface().index()).unwrap();
     let traffic = Traffic::start(queue, Packet::open(&net.far));
     let mut other = Command::new("unshare")
@@ -166,26 +166,26 @@ fn an_interface_moved_away_under_traffic_is_noticed_and_can_be_opened_when_it_is
     expect(&mut monitor, &LinkEvent::Gone);
     traffic.assert_fails_with(&[libc::ENXIO, libc::ENETDOWN]);
     let served = traffic.stop();
-    drop((port, served));
-    let back = Command::new("nsenter")
-        .args([
-            &format!("--net=/proc/{}/ns/net", other.id()),
-            "ip",
-            "link",
-            "set",
-            "dev",
-            &net.near,
-            "netns",
-            &rustix::thread::gettid().as_raw_nonzero().to_string(),
-        ])
-        .status()
-        .unwrap();
+    let there = |words: &str| {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/proc/{}/ns/net", other.id()));
+        let output = command.args(words.split(' ')).output().unwrap();
+        assert!(output.status.success(), "{words}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let show = format!("ip -details link show dev {}", net.near);
+    assert!(there(&show).contains("xdp"), "the program goes along");
+    port.let_go();
+    assert!(!there(&show).contains("xdp"), "the program is still there");
+    let this = rustix::thread::gettid().as_raw_nonzero();
+    there(&format!("ip link set dev {} netns {this}", net.near));
     other.kill().unwrap();
     other.wait().unwrap();
-    assert!(back.success());
     ip(&format!("link set dev {} up", net.near));
-    let (_port, queue) = open(&small(&net));
+    // The queue of before is none of the interface any more, so it is not in the way.
+    let (_new_port, queue) = open(&small(&net));
     Traffic::start(queue, Packet::open(&net.far)).stop();
+    drop((port, served));
 }
 
 #[test]

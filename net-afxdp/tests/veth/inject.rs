@@ -32,7 +32,7 @@ const FRAMES: u32 = 64;
 /// Frames sent each way.
 const BURST: u32 = 8;
 
-/// The calls that may fail. Not those that give something back (close, munmap): they don't fail.
+/// The calls that may fail while a queue is opened and served.
 const CALLS: [(libc::c_long, &str); 12] = [
     (libc::SYS_socket, "socket"),
     (libc::SYS_bind, "bind"),
@@ -48,16 +48,40 @@ const CALLS: [(libc::c_long, &str); 12] = [
     (libc::SYS_recvfrom, "recvfrom"),
 ];
 
+/// The calls that give something back at the end. Linux gives it back whatever it says; a call that fails here
+/// does not, which is worse.
+const RELEASES: [(libc::c_long, &str); 2] =
+    [(libc::SYS_close, "close"), (libc::SYS_munmap, "munmap")];
+
 const ERRORS: [i32; 4] = [libc::EINTR, libc::ENOBUFS, libc::ENOMEM, libc::EPERM];
 
 /// What fails.
 #[derive(Debug, Clone, Copy)]
-struct Fault {
+enum Fault {
+    Call(CallFault),
+    /// At the end, the release of that number; `None`: all of them.
+    Release(Option<usize>),
+}
+
+/// What fails before the end.
+#[derive(Debug, Clone, Copy)]
+struct CallFault {
     /// The number of the first call that fails.
     first: usize,
     /// All after it, too: those of the same name.
     lasting: bool,
     error: i32,
+}
+
+/// A life of a queue.
+struct Life {
+    outcome: Outcome,
+    /// The names of its calls before the end.
+    calls: Vec<&'static str>,
+    /// Its releases.
+    releases: Vec<Call>,
+    /// Those of them that failed.
+    withheld: Vec<Call>,
 }
 
 /// How a life of a queue went.
@@ -93,21 +117,28 @@ pub(crate) fn run(near: &str, far: &str) {
     live(near, &ask, None);
     let before = Held::settled(&none);
     assert_eq!((before.sockets, before.mappings), (0, 0));
-    let (outcome, calls) = live(near, &ask, None);
-    assert!(matches!(outcome, Outcome::Served(0)), "{outcome:?}");
+    let whole = live(near, &ask, None);
+    assert!(
+        matches!(whole.outcome, Outcome::Served(0)),
+        "{:?}",
+        whole.outcome
+    );
     assert_eq!(Held::settled(&before), before);
+    fail_releases(near, &ask, &before, whole.releases.len());
+    let calls = whole.calls;
     let mut seen: BTreeMap<&str, u32> = BTreeMap::new();
     let mut refused = 0;
     for first in 0..calls.len() {
         for (number, error) in ERRORS.into_iter().enumerate() {
             // Both kinds for each call; a call that waits for an answer goes on if interrupted.
             let lasting = (first + number) % 2 == 1 && error != libc::EINTR;
-            let fault = Fault {
+            let fault = CallFault {
                 first,
                 lasting,
                 error,
             };
-            let (outcome, made) = live(near, &ask, Some(fault));
+            let life = live(near, &ask, Some(Fault::Call(fault)));
+            let (outcome, made) = (life.outcome, life.calls);
             let name = made.get(first).copied().unwrap_or("none");
             *seen.entry(name).or_default() += 1;
             let context = format!("{name}, {fault:?}: {outcome:?}");
@@ -131,6 +162,22 @@ pub(crate) fn run(near: &str, far: &str) {
     );
 }
 
+/// A release that fails loses what it was to give back, and nothing else: with that given back by us, all is as
+/// before. The life before it was as good as any, and so is the next one.
+fn fail_releases(near: &str, ask: &Sender<()>, before: &Held, count: usize) {
+    assert!(count > 10, "{count} releases");
+    for which in (0..count).map(Some).chain([None]) {
+        let life = live(near, ask, Some(Fault::Release(which)));
+        let context = format!("release {which:?} of {count}: {:?}", life.outcome);
+        assert!(matches!(life.outcome, Outcome::Served(0)), "{context}");
+        assert!(!life.withheld.is_empty(), "{context}");
+        for call in &life.withheld {
+            seccomp::carry_out(call);
+        }
+        assert_eq!(Held::settled(before), *before, "{context}");
+    }
+}
+
 /// Frames for whoever asks.
 fn serve_far_end(far: &Packet, asked: &Receiver<()>) {
     while asked.recv().is_ok() {
@@ -141,41 +188,78 @@ fn serve_far_end(far: &Packet, asked: &Receiver<()>) {
     }
 }
 
-/// One life of a queue in a thread whose calls are supervised. Returns the names of its calls.
-fn live(near: &str, ask: &Sender<()>, fault: Option<Fault>) -> (Outcome, Vec<&'static str>) {
+/// One life of a queue in a thread whose calls are supervised.
+fn live(near: &str, ask: &Sender<()>, fault: Option<Fault>) -> Life {
     let closing = Arc::new(AtomicBool::new(false));
     let tell_closing = closing.clone();
-    let numbers = CALLS.map(|(number, _)| number);
+    let numbers: Vec<_> = CALLS.iter().chain(&RELEASES).map(|(it, _)| *it).collect();
     let (tell, listener) = channel::<OwnedFd>();
     let (near, ask) = (near.to_owned(), ask.clone());
     let thread = thread::spawn(move || {
         tell.send(seccomp::supervise(&numbers).unwrap()).unwrap();
         drop(tell);
-        serve_queue(&near, &ask, &tell_closing)
+        let outcome = serve_queue(&near, &ask, &tell_closing);
+        // What the thread itself gives back is no business of ours.
+        tell_closing.store(false, Ordering::Relaxed);
+        outcome
     });
     let listener = listener.recv().unwrap();
-    let mut calls = Vec::new();
+    let (mut calls, mut releases, mut withheld) = (Vec::new(), Vec::new(), Vec::new());
     let mut failing = None;
     while let Some(call) = seccomp::next(&listener) {
-        let subject = subject(&call).filter(|_| !closing.load(Ordering::Relaxed));
-        let Some(name) = subject else {
-            seccomp::answer(&listener, &call, None);
-            continue;
+        let error = if closing.load(Ordering::Relaxed) {
+            fail_release(fault, &call, &mut releases).inspect(|_| withheld.push(call))
+        } else {
+            fail_call(fault, &call, &mut calls, &mut failing)
         };
-        let position = calls.len();
         assert!(!is_endless(&calls), "endless: {fault:?}: {calls:?}");
-        calls.push(name);
-        let error = fault.and_then(|fault| {
-            let first = position == fault.first;
-            // libxdp asks by getsockopt for what it is to unmap.
-            if first && fault.lasting && name != "getsockopt" {
-                failing = Some(call.number);
-            }
-            (first || failing == Some(call.number)).then_some(fault.error)
-        });
         seccomp::answer(&listener, &call, error);
     }
-    (thread.join().unwrap(), calls)
+    Life {
+        outcome: thread.join().unwrap(),
+        calls,
+        releases,
+        withheld,
+    }
+}
+
+/// The error for a call before the end. `failing`: the call that fails from now on.
+fn fail_call(
+    fault: Option<Fault>,
+    call: &Call,
+    calls: &mut Vec<&'static str>,
+    failing: &mut Option<libc::c_long>,
+) -> Option<i32> {
+    let name = subject(call)?;
+    let position = calls.len();
+    calls.push(name);
+    let Some(Fault::Call(fault)) = fault else {
+        return None;
+    };
+    let first = position == fault.first;
+    // libxdp asks by getsockopt for what it is to unmap.
+    if first && fault.lasting && name != "getsockopt" {
+        *failing = Some(call.number);
+    }
+    (first || *failing == Some(call.number)).then_some(fault.error)
+}
+
+/// The error for a call at the end.
+fn fail_release(fault: Option<Fault>, call: &Call, releases: &mut Vec<Call>) -> Option<i32> {
+    if !RELEASES.iter().any(|(number, _)| *number == call.number) {
+        return None;
+    }
+    let position = releases.len();
+    releases.push(*call);
+    let Some(Fault::Release(which)) = fault else {
+        return None;
+    };
+    let error = if call.number == libc::SYS_close {
+        libc::EIO
+    } else {
+        libc::ENOMEM
+    };
+    which.is_none_or(|which| which == position).then_some(error)
 }
 
 /// Whether these are more calls than anything takes: some sixty, and a dozen for each time that a queue is
@@ -199,8 +283,8 @@ fn subject(call: &Call) -> Option<&'static str> {
     ours.then_some(*name)
 }
 
-/// `closing` is set when only the drops are left: what they ask the kernel (where the rings are) can't
-/// fail, and libxdp could do nothing about it.
+/// `closing` is set when only the drops are left. What they ask the kernel (where the rings are) can't fail, and
+/// libxdp could do nothing about it; what they give back can.
 fn serve_queue(near: &str, ask: &Sender<()>, closing: &AtomicBool) -> Outcome {
     let config = PortConfig {
         frames: FRAMES,
@@ -211,12 +295,16 @@ fn serve_queue(near: &str, ask: &Sender<()>, closing: &AtomicBool) -> Outcome {
         Err(error) => return Outcome::Refused(sentence(&error)),
     };
     let mut queue = port.take_queues().remove(0);
-    if let Err(error) = LinkMonitor::open(port.interface().index()).and_then(|mut monitor| {
+    let watched = LinkMonitor::open(port.interface().index()).and_then(|mut monitor| {
         while monitor.next_event()?.is_some() {}
-        Ok(())
-    }) {
-        return Outcome::Refused(format!("{near}: cannot watch the link: {error}"));
-    }
+        Ok(monitor)
+    });
+    let _monitor = match watched {
+        Ok(monitor) => monitor,
+        Err(error) => {
+            return Outcome::Refused(format!("{near}: cannot watch the link: {error}"));
+        }
+    };
     let mut flushes = Vec::new();
     let start = Instant::now();
     for number in 0..BURST {

@@ -20,6 +20,7 @@ mod measure;
 mod net;
 mod packet;
 mod plugin;
+mod plugin_server;
 mod probe;
 mod refusals;
 mod require;

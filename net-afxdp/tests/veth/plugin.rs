@@ -2,150 +2,19 @@
 //! does not.
 
 use std::{
-    io::{IoSlice, IoSliceMut},
-    mem::MaybeUninit,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
-    path::PathBuf,
-    sync::atomic::{AtomicU32, Ordering},
-    thread::JoinHandle,
+    os::fd::{AsFd, OwnedFd},
     time::{Duration, Instant},
 };
 
 use libbpf_rs::XdpFlags;
 use net_afxdp::{Port, PortConfig, Source};
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, SocketAddrUnix, SocketFlags, SocketType, sockopt,
-};
 
 use crate::{
     foreign::{Foreign, carry_traffic, socket},
     net::{Interruptible, Net},
+    plugin_server::{Reply, Server},
     traffic::config,
 };
-
-/// What the server does when it has read a request.
-enum Reply {
-    Text(&'static str),
-    /// Text and file descriptors.
-    With(&'static str, Vec<OwnedFd>),
-    /// Text and a file descriptor, when the thread has been interrupted a few times.
-    Interrupting(Interruptible, &'static str, OwnedFd),
-    /// Two messages.
-    Both(&'static str, &'static str),
-    Close,
-    /// Nothing, until the client goes.
-    Hang,
-}
-
-/// Listens, serves one connection, and returns the requests that it got.
-struct Server {
-    path: PathBuf,
-    thread: Option<JoinHandle<Vec<String>>>,
-}
-
-impl Server {
-    fn start(replies: Vec<Reply>) -> Self {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("net-afxdp-plugin-{}-{number}.sock", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        let listener = rustix::net::socket_with(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        )
-        .unwrap();
-        rustix::net::bind(&listener, &SocketAddrUnix::new(&path).unwrap()).unwrap();
-        rustix::net::listen(&listener, 1).unwrap();
-        // In case that nobody comes, or goes.
-        let patience = Some(Duration::from_secs(30));
-        sockopt::set_socket_timeout(&listener, sockopt::Timeout::Recv, patience).unwrap();
-        let thread = std::thread::spawn(move || {
-            let Ok(client) = rustix::net::accept_with(&listener, SocketFlags::CLOEXEC) else {
-                return Vec::new();
-            };
-            sockopt::set_socket_timeout(&client, sockopt::Timeout::Recv, patience).unwrap();
-            serve(client.as_fd(), replies)
-        });
-        Self {
-            path,
-            thread: Some(thread),
-        }
-    }
-
-    fn source(&self) -> Source {
-        Source::Plugin(self.path.clone())
-    }
-
-    fn requests(mut self) -> Vec<String> {
-        self.thread.take().unwrap().join().unwrap()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
-    }
-}
-
-fn serve(client: BorrowedFd<'_>, replies: Vec<Reply>) -> Vec<String> {
-    let mut requests = Vec::new();
-    for reply in replies {
-        let Some(request) = read(client) else { break };
-        requests.push(request);
-        match reply {
-            Reply::Text(text) => write(client, text, &[]),
-            Reply::With(text, descriptors) => {
-                let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
-                write(client, text, &descriptors);
-            }
-            Reply::Interrupting(thread, text, descriptor) => {
-                for _ in 0..10 {
-                    std::thread::sleep(Duration::from_millis(20));
-                    thread.interrupt();
-                }
-                write(client, text, &[descriptor.as_fd()]);
-            }
-            Reply::Both(first, second) => {
-                write(client, first, &[]);
-                write(client, second, &[]);
-            }
-            Reply::Close => break,
-            Reply::Hang => while read(client).is_some() {},
-        }
-    }
-    requests
-}
-
-fn read(client: BorrowedFd<'_>) -> Option<String> {
-    let mut text = [0; 64];
-    let mut space = [MaybeUninit::uninit(); 64];
-    let message = rustix::net::recvmsg(
-        client,
-        &mut [IoSliceMut::new(&mut text)],
-        &mut RecvAncillaryBuffer::new(&mut space),
-        RecvFlags::empty(),
-    );
-    let length = message.ok()?.bytes;
-    (length > 0).then(|| String::from_utf8(text[..length].to_vec()).unwrap())
-}
-
-fn write(client: BorrowedFd<'_>, text: &str, descriptors: &[BorrowedFd<'_>]) {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
-    let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    if !descriptors.is_empty() {
-        assert!(ancillary.push(SendAncillaryMessage::ScmRights(descriptors)));
-    }
-    // The client may be gone.
-    let _ = rustix::net::sendmsg(
-        client,
-        &[IoSlice::new(text.as_bytes())],
-        &mut ancillary,
-        SendFlags::NOSIGNAL,
-    );
-}
 
 fn small(net: &Net) -> PortConfig {
     PortConfig {
@@ -154,9 +23,13 @@ fn small(net: &Net) -> PortConfig {
     }
 }
 
+fn source(server: &Server) -> Source {
+    Source::Plugin(server.path.clone())
+}
+
 fn refusal(net: &Net, replies: Vec<Reply>) -> String {
     let server = Server::start(replies);
-    let error = Port::open_from(&small(net), server.source()).unwrap_err();
+    let error = Port::open_from(&small(net), source(&server)).unwrap_err();
     let text = error.to_string();
     let start = format!("{}: the device plugin at ", net.near);
     assert!(text.starts_with(&start), "{text}");
@@ -184,7 +57,7 @@ fn the_plugins_map_gets_the_sockets() {
         queues: 2,
         ..small(&net)
     };
-    let mut port = Port::open_from(&config, server.source()).unwrap();
+    let mut port = Port::open_from(&config, source(&server)).unwrap();
     carry_traffic(&net, &mut port.take_queues());
     let pod = rustix::system::uname()
         .nodename()
@@ -207,7 +80,7 @@ fn a_plugin_that_does_not_say_goodbye_does_no_harm() {
         Reply::With("/fd_ack", vec![foreign.map_fd()]),
         Reply::Close,
     ]);
-    let mut port = Port::open_from(&small(&net), server.source()).unwrap();
+    let mut port = Port::open_from(&small(&net), source(&server)).unwrap();
     carry_traffic(&net, &mut port.take_queues());
 }
 
@@ -218,10 +91,14 @@ fn signals_do_not_disturb() {
     let this = Interruptible::this_thread();
     let server = Server::start(vec![
         hello(),
-        Reply::Interrupting(this, "/fd_ack", foreign.map_fd()),
+        Reply::After(
+            Box::new(move || this.interrupt()),
+            "/fd_ack",
+            foreign.map_fd(),
+        ),
         Reply::Text("/fin_ack"),
     ]);
-    let mut port = Port::open_from(&small(&net), server.source()).unwrap();
+    let mut port = Port::open_from(&small(&net), source(&server)).unwrap();
     carry_traffic(&net, &mut port.take_queues());
 }
 
@@ -331,7 +208,7 @@ fn a_plugin_whose_descriptor_is_no_map_of_sockets() {
             Reply::With("/fd_ack", vec![descriptor]),
             Reply::Text("/fin_ack"),
         ]);
-        let error = Port::open_from(&small(&net), server.source()).unwrap_err();
+        let error = Port::open_from(&small(&net), source(&server)).unwrap_err();
         assert!(error.to_string().contains(part), "{error}");
     }
 }

@@ -280,3 +280,23 @@ fn without_a_program_it_opens_and_works_when_there_is_one() {
     foreign.insert(0, &same);
     carry_traffic(&net, &mut port.take_queues());
 }
+
+#[test]
+fn a_map_that_can_not_be_changed_any_more_is_left_all_the_same() {
+    let Some(net) = Net::new() else { return };
+    let foreign = Foreign::attach(net.interface().index(), 1, XdpFlags::DRV_MODE);
+    let config = PortConfig {
+        frames: 64,
+        ..config(&net.near)
+    };
+    let mut port = Port::open_from(&config, Source::Map(foreign.map_fd())).unwrap();
+    let queues = port.take_queues();
+    // From now on the kernel refuses to take anything out of it (EPERM).
+    foreign.map.freeze().unwrap();
+    drop(port);
+    drop(queues);
+    drop(foreign);
+    ip(&format!("link set dev {} xdp off", net.near));
+    let mut port = Port::open(&config).unwrap();
+    carry_traffic(&net, &mut port.take_queues());
+}

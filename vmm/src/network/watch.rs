@@ -35,7 +35,12 @@ impl Network {
     fn link_changed(&mut self, event: &LinkEvent) {
         match event {
             LinkEvent::Up => self.control.set_link(true),
-            LinkEvent::Down | LinkEvent::Gone => self.control.set_link(false),
+            LinkEvent::Down => self.control.set_link(false),
+            LinkEvent::Gone => {
+                self.control.set_link(false);
+                // Where it is now, our program would be in the way.
+                self.port.let_go();
+            }
             LinkEvent::Program(_) => self.check_program(),
             LinkEvent::Mtu(_) | LinkEvent::Renamed(_) => {}
         }
@@ -44,7 +49,7 @@ impl Network {
             LinkEvent::Up => tracing::info!("netdev '{id}': link up"),
             LinkEvent::Down => tracing::info!("netdev '{id}': link down"),
             LinkEvent::Gone => tracing::warn!(
-                "netdev '{id}': its interface is gone; the guest sees its link down for good"
+                "netdev '{id}': its interface is gone (deleted, or moved to another network namespace); the guest sees its link down until ringwire is started again"
             ),
             LinkEvent::Mtu(mtu) => tracing::warn!(
                 "netdev '{id}': its interface has a new MTU, {mtu}; the guest keeps the one it was started with"
