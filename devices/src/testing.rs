@@ -6,6 +6,7 @@
 //! come: that is the test's failure. Never used by a VMM.
 
 mod face;
+pub mod frames;
 mod pci;
 mod queue;
 

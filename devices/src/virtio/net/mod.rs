@@ -17,6 +17,7 @@ mod control;
 mod counters;
 mod device;
 pub mod loopback;
+pub mod offload;
 mod pairs;
 mod poll;
 mod rate;

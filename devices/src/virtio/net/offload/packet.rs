@@ -1,0 +1,270 @@
+//! Where the headers of a frame are, found without trusting any of them.
+
+use super::{
+    Kind,
+    checksum::Checksum,
+    header::{ethernet, ipv4, ipv6, tcp, udp},
+};
+
+/// The network layer of a [`Packet`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Network {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+/// The transport layer of a [`Packet`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// A frame that carries a TCP segment or a UDP datagram that is no fragment: the places of its headers, all
+/// of which are within the bytes that it was made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Packet {
+    /// IPv4 or IPv6.
+    pub network: Network,
+    /// TCP or UDP.
+    pub transport: Transport,
+    /// Offset of the IP header: the length of the Ethernet header with its VLAN tags.
+    pub network_start: usize,
+    /// Offset of the TCP or UDP header.
+    pub transport_start: usize,
+    /// Offset of what follows the TCP or UDP header.
+    pub payload_start: usize,
+    /// Where the packet ends, as its IP header has it. What follows is padding. May be anything.
+    pub end: usize,
+    /// There are IPv4 options or IPv6 extension headers.
+    pub has_options: bool,
+    /// The pseudo-header can't be made from the IP header alone: an IPv6 routing header has the last
+    /// destination.
+    pub is_routed: bool,
+}
+
+/// Why a frame is no [`Packet`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PacketError {
+    /// the headers go on past the end of the bytes
+    #[error("the frame ends within its headers")]
+    Truncated,
+    /// neither IPv4 nor IPv6
+    #[error("the EtherType {0:#06x} is neither IPv4 nor IPv6")]
+    EtherType(u16),
+    /// more VLAN tags or IPv6 extension headers than any network has
+    #[error("the frame has more than 8 VLAN tags or IPv6 extension headers")]
+    TooDeep,
+    /// a header contradicts itself
+    #[error("the {0} header has an impossible version or length")]
+    Malformed(&'static str),
+    /// a fragment: its bytes are a part of what was summed up
+    #[error("the packet is a fragment")]
+    Fragment,
+    /// something else than TCP and UDP
+    #[error("the IP protocol {0} is neither TCP nor UDP")]
+    Protocol(u8),
+}
+
+/// What the network layer says.
+struct Inner {
+    protocol: u8,
+    start: usize,
+    end: usize,
+    has_options: bool,
+    is_routed: bool,
+}
+
+impl Packet {
+    /// Finds the headers in the first bytes of a frame. Looks at no more than 8 VLAN tags and 8 IPv6
+    /// extension headers. Checksums are not looked at.
+    ///
+    /// # Errors
+    /// It is nothing that this module understands.
+    pub fn parse(bytes: &[u8]) -> Result<Self, PacketError> {
+        let (ether_type, network_start) = ether_type(bytes)?;
+        let (network, inner) = match ether_type {
+            ethernet::IPV4 => (Network::V4, parse_v4(bytes, network_start)?),
+            ethernet::IPV6 => (Network::V6, parse_v6(bytes, network_start)?),
+            other => return Err(PacketError::EtherType(other)),
+        };
+        let start = inner.start;
+        let (transport, len) = match inner.protocol {
+            tcp::PROTOCOL => {
+                let words = tcp::DATA_OFFSET.byte(bytes, start);
+                let len = usize::from(words.ok_or(PacketError::Truncated)? >> 4) * 4;
+                if len < tcp::MIN_LEN {
+                    return Err(PacketError::Malformed("TCP"));
+                }
+                (Transport::Tcp, len)
+            }
+            udp::PROTOCOL => (Transport::Udp, udp::LEN),
+            other => return Err(PacketError::Protocol(other)),
+        };
+        let payload_start = start + len;
+        if payload_start > bytes.len() {
+            return Err(PacketError::Truncated);
+        }
+        Ok(Self {
+            network,
+            transport,
+            network_start,
+            transport_start: start,
+            payload_start,
+            end: inner.end,
+            has_options: inner.has_options,
+            is_routed: inner.is_routed,
+        })
+    }
+
+    /// What a frame of several such segments is called.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match (self.transport, self.network) {
+            (Transport::Udp, _) => Kind::Udp,
+            (Transport::Tcp, Network::V4) => Kind::Tcp4,
+            (Transport::Tcp, Network::V6) => Kind::Tcp6,
+        }
+    }
+
+    /// Offset of the checksum in the TCP or UDP header (`csum_offset` of virtio 1.2, 5.1.6).
+    #[must_use]
+    pub fn checksum_offset(&self) -> usize {
+        match self.transport {
+            Transport::Tcp => tcp::CHECKSUM.0,
+            Transport::Udp => udp::CHECKSUM.0,
+        }
+    }
+
+    /// Offset of the checksum in the frame.
+    #[must_use]
+    pub fn checksum_start(&self) -> usize {
+        self.transport_start + self.checksum_offset()
+    }
+
+    /// The checksum field of this packet, of which `bytes` are the first.
+    #[must_use]
+    pub fn checksum(&self, bytes: &[u8]) -> Option<u16> {
+        let field = match self.transport {
+            Transport::Tcp => tcp::CHECKSUM,
+            Transport::Udp => udp::CHECKSUM,
+        };
+        field.number(bytes, self.transport_start)
+    }
+
+    /// The sum over the pseudo-header (RFC 9293, section 3.1; RFC 8200, section 8.1) for `len` bytes from the
+    /// TCP or UDP header on. Its length is taken modulo 2^16: no more was ever summed up. Wrong if
+    /// [`is_routed`](Self::is_routed).
+    #[must_use]
+    pub fn pseudo_header(&self, bytes: &[u8], len: usize) -> Checksum {
+        let mut sum = Checksum::new();
+        match self.network {
+            Network::V4 => {
+                let addresses = ipv4::ADDRESSES.get(bytes, self.network_start);
+                sum.add(&addresses.unwrap_or_default());
+            }
+            Network::V6 => {
+                let addresses = ipv6::ADDRESSES.get(bytes, self.network_start);
+                sum.add(&addresses.unwrap_or_default());
+            }
+        }
+        sum.add_u16(u16::from(match self.transport {
+            Transport::Tcp => tcp::PROTOCOL,
+            Transport::Udp => udp::PROTOCOL,
+        }));
+        sum.add_u16(low_16(len));
+        sum
+    }
+}
+
+/// The low 16 bits of a length.
+pub(super) fn low_16(len: usize) -> u16 {
+    let [low, high, ..] = len.to_le_bytes();
+    u16::from_le_bytes([low, high])
+}
+
+/// The EtherType after all VLAN tags, and what offset follows it.
+fn ether_type(bytes: &[u8]) -> Result<(u16, usize), PacketError> {
+    let mut start = 0;
+    for _ in 0..=ethernet::MAX_TAGS {
+        let ether_type = ethernet::TYPE.number(bytes, start);
+        let ether_type = ether_type.ok_or(PacketError::Truncated)?;
+        if !ethernet::TAGS.contains(&ether_type) {
+            return Ok((ether_type, start + ethernet::LEN));
+        }
+        start += ethernet::TAG_LEN;
+    }
+    Err(PacketError::TooDeep)
+}
+
+fn parse_v4(bytes: &[u8], start: usize) -> Result<Inner, PacketError> {
+    let get = |value: Option<u16>| value.ok_or(PacketError::Truncated);
+    let first = get(ipv4::VERSION_IHL.byte(bytes, start).map(u16::from))?;
+    let len = usize::from(first & 0xf) * 4;
+    let total = usize::from(get(ipv4::TOTAL_LENGTH.number(bytes, start))?);
+    if first >> 4 != 4 || len < ipv4::MIN_LEN {
+        return Err(PacketError::Malformed("IPv4"));
+    }
+    if get(ipv4::FRAGMENT.number(bytes, start))? & ipv4::IS_FRAGMENT != 0 {
+        return Err(PacketError::Fragment);
+    }
+    let protocol = ipv4::PROTOCOL.byte(bytes, start);
+    if start + len > bytes.len() {
+        return Err(PacketError::Truncated);
+    }
+    Ok(Inner {
+        protocol: protocol.ok_or(PacketError::Truncated)?,
+        start: start + len,
+        end: start + total,
+        has_options: len > ipv4::MIN_LEN,
+        is_routed: false,
+    })
+}
+
+fn parse_v6(bytes: &[u8], start: usize) -> Result<Inner, PacketError> {
+    let get = |value: Option<u8>| value.ok_or(PacketError::Truncated);
+    if get(ipv6::VERSION.byte(bytes, start))? >> 4 != 6 {
+        return Err(PacketError::Malformed("IPv6"));
+    }
+    let len = ipv6::PAYLOAD_LENGTH.number(bytes, start);
+    let len = usize::from(len.ok_or(PacketError::Truncated)?);
+    let mut protocol = get(ipv6::NEXT_HEADER.byte(bytes, start))?;
+    let mut at = start + ipv6::LEN;
+    if at > bytes.len() {
+        return Err(PacketError::Truncated);
+    }
+    let mut inner = Inner {
+        protocol,
+        start: at,
+        end: at + len,
+        has_options: false,
+        is_routed: false,
+    };
+    for _ in 0..=ipv6::MAX_EXTENSIONS {
+        match protocol {
+            ipv6::HOP_BY_HOP | ipv6::DESTINATION => {}
+            ipv6::ROUTING => inner.is_routed |= get(ipv6::SEGMENTS_LEFT.byte(bytes, at))? != 0,
+            ipv6::FRAGMENT => return Err(PacketError::Fragment),
+            _ => {
+                inner.protocol = protocol;
+                inner.start = at;
+                return Ok(inner);
+            }
+        }
+        inner.has_options = true;
+        protocol = get(ipv6::EXTENSION_NEXT.byte(bytes, at))?;
+        at += (usize::from(get(ipv6::EXTENSION_LENGTH.byte(bytes, at))?) + 1) * 8;
+        if at > bytes.len() {
+            return Err(PacketError::Truncated);
+        }
+    }
+    Err(PacketError::TooDeep)
+}
+
+#[cfg(test)]
+#[path = "packet_tests.rs"]
+pub(super) mod tests;
