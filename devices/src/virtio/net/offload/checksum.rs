@@ -85,15 +85,13 @@ impl Checksum {
 /// carries between the halves are what is added in folding.
 fn sum_words(bytes: &[u8]) -> u64 {
     let (blocks, rest) = bytes.as_chunks::<BLOCK>();
-    let mut lanes = [0u64; BLOCK / 4];
-    for block in blocks {
-        let (words, _) = block.as_chunks::<4>();
-        for (lane, word) in lanes.iter_mut().zip(words) {
-            *lane += u64::from(u32::from_ne_bytes(*word));
-        }
-    }
+    // Headers alone are shorter, and need no lanes.
+    let mut sum = if blocks.is_empty() {
+        0
+    } else {
+        sum_blocks(blocks)
+    };
     let (words, rest) = rest.as_chunks::<4>();
-    let mut sum = lanes.iter().sum::<u64>();
     for word in words {
         sum += u64::from(u32::from_ne_bytes(*word));
     }
@@ -105,6 +103,17 @@ fn sum_words(bytes: &[u8]) -> u64 {
         sum += u64::from(u16::from_ne_bytes([last, 0]));
     }
     sum
+}
+
+fn sum_blocks(blocks: &[[u8; BLOCK]]) -> u64 {
+    let mut lanes = [0u64; BLOCK / 4];
+    for block in blocks {
+        let (words, _) = block.as_chunks::<4>();
+        for (lane, word) in lanes.iter_mut().zip(words) {
+            *lane += u64::from(u32::from_ne_bytes(*word));
+        }
+    }
+    lanes.iter().sum()
 }
 
 #[cfg(test)]

@@ -72,8 +72,9 @@ pub struct Segmenter {
     payload: usize,
     size: usize,
     done: usize,
-    /// The pseudo-header without the length.
-    pseudo: Checksum,
+    /// Of the TCP or UDP header and its pseudo-header, and of the IPv4 header, without the fields that differ.
+    transport_sum: Checksum,
+    network_sum: Checksum,
     id: u16,
     sequence: u32,
     flags: u8,
@@ -92,26 +93,35 @@ impl Segmenter {
         for (to, from) in headers.iter_mut().zip(start) {
             *to = *from;
         }
-        let transport = packet.transport_start;
-        let mut pseudo = packet.pseudo_header(start, 0);
+        let (network, transport) = (packet.network_start, packet.transport_start);
+        let id = ipv4::ID.number(start, network).unwrap_or(0);
+        let sequence = tcp::SEQUENCE.number(start, transport).unwrap_or(0);
+        let flags = tcp::FLAGS.byte(start, transport).unwrap_or(0);
+        clear(&mut headers, &packet);
+        let sum_of = |from: usize, to: usize| {
+            let mut sum = Checksum::new();
+            sum.add(headers.get(from..to).unwrap_or_default());
+            sum
+        };
+        let mut transport_sum = sum_of(transport, packet.payload_start);
         if packet.is_routed {
             // The driver knows the last destination, and has summed it up with the length of the whole.
-            let len = low_16(frame_len - transport);
-            pseudo = Checksum::new();
-            pseudo.add_u16(packet.checksum(start).unwrap_or(0));
-            pseudo.add_u16(!len);
+            transport_sum.add_u16(packet.checksum(start).unwrap_or(0));
+            transport_sum.add_u16(!low_16(frame_len - transport));
+        } else {
+            transport_sum.add_sum(packet.pseudo_header(start, 0));
         }
-        let id = ipv4::ID.number(start, packet.network_start);
         Ok(Self {
+            network_sum: sum_of(network, transport),
+            transport_sum,
             headers,
             packet,
             payload,
             size: usize::from(request.size),
             done: 0,
-            pseudo,
-            id: id.unwrap_or(0),
-            sequence: tcp::SEQUENCE.number(start, transport).unwrap_or(0),
-            flags: tcp::FLAGS.byte(start, transport).unwrap_or(0),
+            id,
+            sequence,
+            flags,
         })
     }
 
@@ -154,39 +164,44 @@ impl Segmenter {
     pub fn header(&mut self, payload: Checksum) -> &[u8] {
         let len = self.header_len() + self.payload_len();
         self.write_network(len);
-        let transport_len = low_16(len - self.packet.transport_start);
         let (start, end) = (self.packet.transport_start, self.packet.payload_start);
-        let headers = &mut self.headers;
-        match self.packet.transport {
-            Transport::Tcp => {
-                let (first, last) = (self.done == 0, self.done + self.size >= self.payload);
-                let mut flags = self.flags;
-                if !first {
-                    flags &= !tcp::CWR;
-                }
-                if !last {
-                    flags &= !(tcp::FIN | tcp::PSH);
-                }
-                let [a, b, c, d, ..] = self.done.to_le_bytes();
-                let sequence = self.sequence.wrapping_add(u32::from_le_bytes([a, b, c, d]));
-                tcp::SEQUENCE.set_number(headers, start, sequence);
-                tcp::FLAGS.set(headers, start, [flags]);
-                tcp::CHECKSUM.set_number(headers, start, 0);
-            }
-            Transport::Udp => {
-                udp::LENGTH.set_number(headers, start, transport_len);
-                udp::CHECKSUM.set_number(headers, start, 0);
-            }
-        }
-        let mut sum = self.pseudo;
+        let transport_len = low_16(len - start);
+        let mut sum = self.transport_sum;
         sum.add_u16(transport_len);
-        sum.add(headers.get(start..end).unwrap_or_default());
         sum.add_sum(payload);
         match self.packet.transport {
-            Transport::Tcp => tcp::CHECKSUM.set_number(headers, start, sum.finish()),
-            Transport::Udp => udp::CHECKSUM.set_number(headers, start, sum.finish_nonzero()),
+            Transport::Tcp => {
+                let (sequence, flags) = self.sequence_and_flags();
+                let [high, mid_high, mid_low, low] = sequence.to_be_bytes();
+                sum.add_u16(u16::from_be_bytes([high, mid_high]));
+                sum.add_u16(u16::from_be_bytes([mid_low, low]));
+                sum.add_u16(flags.into());
+                let headers = &mut self.headers;
+                tcp::SEQUENCE.set_number(headers, start, sequence);
+                tcp::FLAGS.set(headers, start, [flags]);
+                tcp::CHECKSUM.set_number(headers, start, sum.finish());
+            }
+            Transport::Udp => {
+                sum.add_u16(transport_len);
+                let headers = &mut self.headers;
+                udp::LENGTH.set_number(headers, start, transport_len);
+                udp::CHECKSUM.set_number(headers, start, sum.finish_nonzero());
+            }
         }
         self.headers.get(..end).unwrap_or_default()
+    }
+
+    fn sequence_and_flags(&self) -> (u32, u8) {
+        let mut flags = self.flags;
+        if self.done > 0 {
+            flags &= !tcp::CWR;
+        }
+        if self.done + self.size < self.payload {
+            flags &= !(tcp::FIN | tcp::PSH);
+        }
+        let [a, b, c, d, ..] = self.done.to_le_bytes();
+        let passed = u32::from_le_bytes([a, b, c, d]);
+        (self.sequence.wrapping_add(passed), flags)
     }
 
     /// The IP header's fields for a frame of `len` bytes.
@@ -196,14 +211,39 @@ impl Segmenter {
         match self.packet.network {
             Network::V4 => {
                 let number = low_16(self.done.checked_div(self.size).unwrap_or(0));
-                ipv4::TOTAL_LENGTH.set_number(headers, start, low_16(len - start));
-                ipv4::ID.set_number(headers, start, self.id.wrapping_add(number));
-                write_ipv4_checksum(headers, start, self.packet.transport_start);
+                let (total, id) = (low_16(len - start), self.id.wrapping_add(number));
+                let mut sum = self.network_sum;
+                sum.add_u16(total);
+                sum.add_u16(id);
+                ipv4::TOTAL_LENGTH.set_number(headers, start, total);
+                ipv4::ID.set_number(headers, start, id);
+                ipv4::CHECKSUM.set_number(headers, start, sum.finish());
             }
             Network::V6 => {
                 let len = low_16(len - start - ipv6::LEN);
                 ipv6::PAYLOAD_LENGTH.set_number(headers, start, len);
             }
+        }
+    }
+}
+
+/// Sets the fields that differ from segment to segment to zero, as far as they are summed up.
+fn clear(headers: &mut [u8], packet: &Packet) {
+    let (network, transport) = (packet.network_start, packet.transport_start);
+    if packet.network == Network::V4 {
+        for field in [ipv4::TOTAL_LENGTH, ipv4::ID, ipv4::CHECKSUM] {
+            field.set_number(headers, network, 0);
+        }
+    }
+    match packet.transport {
+        Transport::Tcp => {
+            tcp::SEQUENCE.set_number(headers, transport, 0);
+            tcp::FLAGS.set(headers, transport, [0]);
+            tcp::CHECKSUM.set_number(headers, transport, 0);
+        }
+        Transport::Udp => {
+            udp::LENGTH.set_number(headers, transport, 0);
+            udp::CHECKSUM.set_number(headers, transport, 0);
         }
     }
 }
