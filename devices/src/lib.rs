@@ -14,7 +14,7 @@
 //!     bus::BusDevice,
 //!     virtio::{
 //!         mmio::MmioTransport,
-//!         net::{BusyPoll, NetConfig, NetDevice, loopback::Loopback},
+//!         net::{BusyPoll, NetConfig, NetDevice, Offloads, loopback::Loopback},
 //!     },
 //! };
 //! use vm_memory::GuestAddress;
@@ -30,6 +30,7 @@
 //!     link_up: true,
 //!     rate: None,
 //!     busy_poll: BusyPoll::Adaptive,
+//!     offloads: Offloads::default(),
 //!     on_fault: Arc::new(|reason| eprintln!("{reason}")),
 //! };
 //! let card = NetDevice::new(config, vec![near])?;

@@ -118,6 +118,7 @@ impl Network {
                 link_up,
                 rate: config.rate,
                 busy_poll: config.busy_poll,
+                offloads: config.offloads,
                 on_fault: end_vm(exit),
             },
             queues.into_iter().map(AfXdpBackend).collect(),

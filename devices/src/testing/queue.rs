@@ -174,9 +174,18 @@ impl DriverQueue {
 
     /// Makes `head` available, whatever it is; visible at once.
     pub fn offer(&mut self, head: u16) {
+        self.place(head);
+        self.show();
+    }
+
+    fn place(&mut self, head: u16) {
         let slot = u64::from(self.avail_idx % self.size);
         self.put(self.avail + 4 + 2 * slot, head);
         self.avail_idx = self.avail_idx.wrapping_add(1);
+    }
+
+    /// Makes visible what was [prepared](Self::prepare).
+    pub fn show(&mut self) {
         self.store(self.avail + 2, self.avail_idx);
     }
 
@@ -201,6 +210,17 @@ impl DriverQueue {
     /// # Panics
     /// There are not enough free descriptors.
     pub fn add(&mut self, buffers: &[Buffer]) -> u16 {
+        let head = self.prepare(buffers);
+        self.show();
+        head
+    }
+
+    /// The same for several chains that the device is to see at one time: when they are
+    /// [shown](Self::show).
+    ///
+    /// # Panics
+    /// There are not enough free descriptors.
+    pub fn prepare(&mut self, buffers: &[Buffer]) -> u16 {
         let at = self
             .free
             .len()
@@ -226,7 +246,7 @@ impl DriverQueue {
         }
         let head = *chain.first().expect("at least one buffer");
         self.lent.insert(head, chain);
-        self.offer(head);
+        self.place(head);
         head
     }
 

@@ -11,8 +11,16 @@ use crate::guest::*;
 fn offers_what_it_can_do_and_no_more() {
     let mut guest = NetGuest::plug("tfeat");
     let offered = guest.driver.offered();
-    let expected =
-        MTU_FEATURE | 1 << 5 | 1 << 16 | MRG_RXBUF | INDIRECT_DESC | EVENT_IDX | VERSION_1;
+    // Checksums, TSO and USO both ways.
+    let offloads = 0b0011_1011_1000_0011 | 0b111 << 54;
+    let expected = offloads
+        | MTU_FEATURE
+        | 1 << 5
+        | 1 << 16
+        | MRG_RXBUF
+        | INDIRECT_DESC
+        | EVENT_IDX
+        | VERSION_1;
     assert_eq!(offered, expected);
     assert_eq!(guest.driver.read(register::DEVICE_ID), 1, "a network card");
     assert_eq!(guest.driver.config::<6>(0), MAC);
@@ -25,7 +33,7 @@ fn offers_what_it_can_do_and_no_more() {
 fn features_that_were_not_offered_are_refused() {
     let mut guest = NetGuest::plug("t25");
     let offered = guest.driver.offered();
-    for bit in (0..64).filter(|bit| offered >> bit & 1 == 0) {
+    for bit in (0..64u32).filter(|bit| offered >> bit & 1 == 0) {
         assert!(!guest.driver.negotiate(VERSION_1 | 1 << bit), "bit {bit}");
     }
     assert!(!guest.driver.negotiate(MRG_RXBUF), "the legacy interface");

@@ -223,6 +223,8 @@ fn frames_that_cannot_be_sent_are_dropped() {
         guest.tx.wait_used();
     }
     assert_eq!(guest.control.counters().tx_too_short, 4);
+    guest.features &= VERSION_1 | MRG_RXBUF | EVENT_IDX;
+    guest.boot();
     let mut asked = with_header(&frame);
     for (at, value) in [(0, 1), (1, 1), (1, 3), (1, 4), (1, 5), (1, 0x81), (1, 0xff)] {
         asked[..2].fill(0);

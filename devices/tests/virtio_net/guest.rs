@@ -10,7 +10,9 @@ use std::{
 
 use devices::{
     testing::{Buffer, DriverQueue, TestDriver, Used, wait_for},
-    virtio::net::{BusyPoll, NetBackend, NetConfig, NetControl, NetDevice, loopback::Loopback},
+    virtio::net::{
+        BusyPoll, NetBackend, NetConfig, NetControl, NetDevice, Offloads, loopback::Loopback,
+    },
 };
 
 /// Bytes of the virtio-net header with VERSION_1.
@@ -55,6 +57,7 @@ pub(crate) fn config(name: &str) -> (NetConfig, Arc<Mutex<Vec<String>>>) {
         link_up: true,
         rate: None,
         busy_poll: BusyPoll::Adaptive,
+        offloads: Offloads::default(),
         on_fault: Arc::new(move |text| list.lock().unwrap().push(text.into())),
     };
     (config, faults)
@@ -135,6 +138,17 @@ impl<W: NetBackend> NetGuest<W> {
         self.driver.kick_if_wanted(&mut self.rx);
     }
 
+    /// Makes several receive buffers available at one time.
+    pub(crate) fn post_together(&mut self, lens: &[u32]) {
+        for &len in lens {
+            let address = self.driver.allocate(len as usize, 1);
+            let head = self.rx.prepare(&[Buffer::writable(address, len)]);
+            self.posted.insert(u32::from(head), (address, len));
+        }
+        self.rx.show();
+        self.driver.kick(RX);
+    }
+
     /// Makes a chain available to transmit; its first bytes are the header.
     pub(crate) fn queue_bytes(&mut self, bytes: &[u8]) -> u16 {
         let head = self.queue_silently(bytes);
@@ -180,17 +194,23 @@ impl<W: NetBackend> NetGuest<W> {
 
     /// The next frame that the guest receives, from as many buffers as it fills.
     pub(crate) fn received(&mut self) -> Vec<u8> {
+        let (header, frame) = self.received_raw();
+        assert_eq!(header[..10], [0; 10], "no offloads");
+        frame
+    }
+
+    /// The same with its header.
+    pub(crate) fn received_raw(&mut self) -> (Vec<u8>, Vec<u8>) {
         let (address, used) = self.used_buffer();
         let first = self.driver.read_memory(address, used);
         let (header, frame) = first.split_at(HEADER);
-        assert_eq!(header[..10], [0; 10], "no offloads");
         let buffers = u16::from_le_bytes([header[10], header[11]]);
         let mut frame = frame.to_vec();
         for _ in 1..buffers {
             let (address, used) = self.used_buffer();
             frame.extend(self.driver.read_memory(address, used));
         }
-        frame
+        (header.to_vec(), frame)
     }
 
     fn used_buffer(&mut self) -> (u64, usize) {

@@ -108,7 +108,7 @@ fn a_broken_control_queue_stops_alone() {
 /// A driver without MQ has its control queue at index 2 (5.1.2), and nothing to ask of it.
 #[test]
 fn a_driver_without_mq_gets_the_traffic_of_all_queues() {
-    for without in [MQ, MQ | CTRL_VQ] {
+    for without in [MQ, MQ | CTRL_VQ | CTRL_GUEST_OFFLOADS] {
         let mut guest = PairsGuest::start("tmqno", 4);
         guest.features &= !without;
         guest.boot();

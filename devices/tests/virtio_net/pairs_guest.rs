@@ -12,6 +12,7 @@ use devices::{
 
 use crate::guest::*;
 
+pub(crate) const CTRL_GUEST_OFFLOADS: u64 = 1 << 2;
 pub(crate) const CTRL_VQ: u64 = 1 << 17;
 pub(crate) const MQ: u64 = 1 << 22;
 
@@ -201,6 +202,12 @@ impl<W: NetBackend> PairsGuest<W> {
 
     /// The next frame of a pair's receive queue, whose buffer is posted again at once.
     pub(crate) fn take_received(&mut self, pair: usize) -> Option<Vec<u8>> {
+        let bytes = self.take_received_raw(pair)?;
+        Some(bytes[HEADER..].to_vec())
+    }
+
+    /// The same with its header.
+    fn take_received_raw(&mut self, pair: usize) -> Option<Vec<u8>> {
         let pair = &mut self.pairs[pair];
         let used = pair.rx.take_used()?;
         let address = pair.buffers.remove(&used.head).unwrap();
@@ -208,7 +215,16 @@ impl<W: NetBackend> PairsGuest<W> {
         let head = pair.rx.add(&[Buffer::writable(address, BUFFER)]);
         pair.buffers.insert(u32::from(head), address);
         self.driver.kick_if_wanted(&mut pair.rx);
-        Some(bytes[HEADER..].to_vec())
+        Some(bytes)
+    }
+
+    /// A frame that comes in on the wire of `pair`: the first 10 bytes of its header, and what becomes of it.
+    pub(crate) fn receive_on(&mut self, pair: usize, frame: &[u8]) -> (Vec<u8>, Vec<u8>) {
+        let wire = self.arrives.iter().position(|&at| at == pair).unwrap();
+        send(&mut self.wires[wire], frame);
+        let bytes = wait_for("a frame", || self.take_received_raw(pair));
+        let (header, frame) = bytes.split_at(HEADER);
+        (header[..10].to_vec(), frame.to_vec())
     }
 
     /// A frame that comes in on the wire `wire` is received by `pair`.

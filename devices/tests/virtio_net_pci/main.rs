@@ -18,6 +18,12 @@ mod frames;
 mod guest;
 #[path = "../virtio_net/life.rs"]
 mod life;
+#[path = "../virtio_net/offload_guest.rs"]
+mod offload_guest;
+#[path = "../virtio_net/offload_rx.rs"]
+mod offload_rx;
+#[path = "../virtio_net/offload_tx.rs"]
+mod offload_tx;
 #[path = "../virtio_net/pairs.rs"]
 mod pairs;
 #[path = "../virtio_net/pairs_control.rs"]

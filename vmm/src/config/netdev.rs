@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, os::fd::RawFd, path::PathBuf};
 
-use devices::virtio::net::{BusyPoll, RateLimit};
+use devices::virtio::net::{BusyPoll, Offloads, RateLimit};
 use net_afxdp::{AttachMode, PortConfig, Require};
 
 use super::Transport;
@@ -21,6 +21,8 @@ pub struct NetdevConfig {
     pub rate: Option<RateLimit>,
     /// How long the card's threads look for more work before they sleep.
     pub busy_poll: BusyPoll,
+    /// What the card offers to do for the guest.
+    pub offloads: Offloads,
     /// The guest's MAC address; `None`: a locally administered one made from the interface's.
     pub mac: Option<[u8; 6]>,
     /// How the guest finds the card; `None`: as all devices ([`VmConfig::transport`]).
@@ -128,6 +130,7 @@ impl NetdevConfig {
             source: SourceConfig::default(),
             rate: None,
             busy_poll: BusyPoll::Adaptive,
+            offloads: Offloads::default(),
             mac: None,
             transport: None,
         }

@@ -1,6 +1,7 @@
 //! What a virtio-net device is to be, and why it can't be.
 
 use super::{
+    offloads::Offloads,
     poll::BusyPoll,
     rate::{RateError, RateLimit},
     wire::ETHERNET_HEADER,
@@ -29,6 +30,8 @@ pub struct NetConfig {
     pub rate: Option<RateLimit>,
     /// How long the io-threads look for more work before they sleep.
     pub busy_poll: BusyPoll,
+    /// What the card offers to do for the guest.
+    pub offloads: Offloads,
     /// Called with a sentence when an io-thread ended by a panic or by a host error that it can't go
     /// on from. The device is dead then; the VM should end rather than live on half.
     pub on_fault: OnFault,
@@ -43,6 +46,7 @@ impl std::fmt::Debug for NetConfig {
             .field("link_up", &self.link_up)
             .field("rate", &self.rate)
             .field("busy_poll", &self.busy_poll)
+            .field("offloads", &self.offloads)
             .finish_non_exhaustive()
     }
 }
@@ -86,6 +90,11 @@ pub enum NetError {
     /// the rate limit makes no sense
     #[error(transparent)]
     Rate(#[from] RateError),
+    /// an offload without the one that it needs
+    #[error(
+        "a card with {0} but without csum is none that virtio knows: switch csum on, or {0} off"
+    )]
+    Offloads(&'static str),
     /// virtio does not allow this MTU
     #[error("the MTU {0} is below the smallest that virtio allows, 68")]
     Mtu(u16),

@@ -1,8 +1,8 @@
 //! The control queue (virtio 1.2, 5.1.6.5): what the driver asks of the card besides frames.
 //!
 //! Served by a small thread of its own: no vCPU waits for io-threads, and no io-thread has commands
-//! between its frames. The one command is VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET; all else is answered by
-//! VIRTIO_NET_ERR, as its feature was not offered.
+//! between its frames. The commands are VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET and
+//! VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET; all else is answered by VIRTIO_NET_ERR, as its feature was not offered.
 
 use std::{
     io,
@@ -10,8 +10,9 @@ use std::{
 };
 
 use virtio_bindings::virtio_net::{
-    VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET, VIRTIO_NET_ERR, VIRTIO_NET_F_CTRL_VQ,
-    VIRTIO_NET_F_MQ, VIRTIO_NET_OK,
+    VIRTIO_NET_CTRL_GUEST_OFFLOADS, VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET, VIRTIO_NET_CTRL_MQ,
+    VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET, VIRTIO_NET_ERR, VIRTIO_NET_F_CTRL_GUEST_OFFLOADS,
+    VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_MQ, VIRTIO_NET_OK,
 };
 
 use super::{
@@ -29,6 +30,8 @@ use crate::virtio::{
 
 /// Feature bit: there is a control queue.
 pub(super) const CTRL_VQ: u64 = 1 << VIRTIO_NET_F_CTRL_VQ;
+/// Feature bit: the driver can switch receive offloads on and off.
+pub(super) const CTRL_GUEST_OFFLOADS: u64 = 1 << VIRTIO_NET_F_CTRL_GUEST_OFFLOADS;
 /// Feature bit: the driver can use several queue pairs.
 pub(super) const MQ: u64 = 1 << VIRTIO_NET_F_MQ;
 
@@ -39,6 +42,11 @@ pub(super) const CONTROL_QUEUE_SIZE: u16 = 64;
 const VQ_PAIRS_SET: [u8; 2] = [
     byte(VIRTIO_NET_CTRL_MQ),
     byte(VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET),
+];
+/// The same of GUEST_OFFLOADS_SET.
+const GUEST_OFFLOADS_SET: [u8; 2] = [
+    byte(VIRTIO_NET_CTRL_GUEST_OFFLOADS),
+    byte(VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET),
 ];
 const OK: u8 = byte(VIRTIO_NET_OK);
 const ERR: u8 = byte(VIRTIO_NET_ERR);
@@ -89,8 +97,20 @@ impl<B: NetBackend> Control<B> {
     fn obey(&self, mut command: Reader<'_>) -> Result<Result<(), Refused>, RequestError> {
         match command.read_array::<2>() {
             Some(VQ_PAIRS_SET) if self.features & MQ != 0 => self.set_pairs(command),
+            Some(GUEST_OFFLOADS_SET) if self.features & CTRL_GUEST_OFFLOADS != 0 => {
+                Ok(self.set_guest_offloads(command))
+            }
             _ => Ok(Err(Refused)),
         }
+    }
+
+    /// 5.1.6.5.6: the feature bits of all that are to be on, 64 bits. Frames of the burst that is under way
+    /// may still be as they were to be before.
+    fn set_guest_offloads(&self, mut data: Reader<'_>) -> Result<(), Refused> {
+        let wanted = data.read_array().map(u64::from_le_bytes);
+        let wanted = wanted.filter(|_| data.remaining() == 0).ok_or(Refused)?;
+        let done = self.shared.guest_offloads.set(wanted, self.features);
+        done.then_some(()).ok_or(Refused)
     }
 
     /// 5.1.6.5.5: the number of pairs, 16 bits, and nothing more.

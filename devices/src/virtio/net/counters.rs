@@ -72,15 +72,25 @@ counters! {
     /// Those of `rx_frames` that came in on the interface queue of a pair that the driver does not
     /// use, and were given to the driver by another pair.
     rx_steered,
+    /// Those of `rx_frames` that were put behind another one, to be one frame for the guest.
+    rx_coalesced,
+    /// Those of `rx_frames` whose checksum their sender had left undone, and that was completed for a
+    /// guest that does not take such frames.
+    rx_checksums,
     /// Frames that the back end took to send.
     tx_frames,
     /// Their bytes, without virtio-net headers.
     tx_bytes,
+    /// Those of `tx_frames`, segments apart, whose checksum was completed.
+    tx_checksums,
+    /// Frames that were cut into segments, each of which is one of `tx_frames`.
+    tx_segmented,
     /// Chains dropped because they held no virtio-net header and Ethernet header.
     tx_too_short,
     /// Frames dropped because they are longer than the back end can send.
     tx_too_long,
-    /// Frames dropped because they asked for an offload that was not negotiated.
+    /// Frames dropped because they asked for an offload that was not negotiated, or that does not go with
+    /// their headers.
     tx_bad_offload,
     /// Frames dropped because the driver gave their queue pair up before there was room to send
     /// them.

@@ -13,8 +13,9 @@ use super::{
     NetBackend, NetConfig, NetControl, NetError,
     backend::BackendReport,
     config::MAX_PAIRS,
-    control::{CONTROL_QUEUE_SIZE, CTRL_VQ, Control, MQ},
+    control::{CONTROL_QUEUE_SIZE, CTRL_GUEST_OFFLOADS, CTRL_VQ, Control, MQ},
     counters::PairCounters,
+    offloads::{Offloads, dependencies_hold},
     pairs::Pairs,
     rate::Limiter,
     shared::{Shared, lock},
@@ -57,6 +58,7 @@ pub struct NetDevice<B: NetBackend> {
     shared: Arc<Shared>,
     mac: [u8; 6],
     mtu: Option<u16>,
+    offloads: Offloads,
     /// Shared with the control queue's thread, and never with one that moves frames.
     pairs: Arc<Mutex<Pairs<B>>>,
     count: usize,
@@ -82,6 +84,9 @@ impl<B: NetBackend> NetDevice<B> {
         if config.mac[0] & 1 != 0 || config.mac == [0; 6] {
             return Err(NetError::Mac(config.mac));
         }
+        if let Some(name) = config.offloads.without_checksums() {
+            return Err(NetError::Offloads(name));
+        }
         let mtu = config.usable_mtu(max_frame)?;
         let limits = match &config.rate {
             Some(limit) => {
@@ -93,6 +98,7 @@ impl<B: NetBackend> NetDevice<B> {
         let shared = Arc::new(Shared {
             name: config.name,
             link_up: AtomicBool::new(config.link_up),
+            guest_offloads: Arc::default(),
             interrupt: Mutex::new(None),
             counters: backends
                 .iter()
@@ -105,6 +111,7 @@ impl<B: NetBackend> NetDevice<B> {
             on_fault: config.on_fault,
             fault_lines: Quiet::default(),
             carrier_lines: Quiet::default(),
+            offload_lines: Quiet::default(),
         });
         let mut queue_sizes = vec![QUEUE_SIZE; 2 * count];
         if count > 1 {
@@ -113,6 +120,7 @@ impl<B: NetBackend> NetDevice<B> {
         Ok(Self {
             mac: config.mac,
             mtu,
+            offloads: config.offloads,
             pairs: Arc::new(Mutex::new(Pairs::new(Arc::clone(&shared), backends))),
             shared,
             count,
@@ -127,6 +135,16 @@ impl<B: NetBackend> NetDevice<B> {
     /// A handle for the VMM's control loop, valid as long as it likes.
     pub fn control(&self) -> NetControl {
         NetControl(Arc::clone(&self.shared))
+    }
+
+    fn log_offloads(&self, features: u64) {
+        if let Some(number) = self.shared.offload_lines.count() {
+            let (name, used) = (&self.shared.name, Offloads::among(features));
+            tracing::info!(
+                "{name}: offloads in use: {used}; offered: {} (message {number})",
+                self.offloads
+            );
+        }
     }
 
     fn config_space(&self) -> [u8; offset::LEN] {
@@ -174,13 +192,18 @@ impl<B: NetBackend> VirtioDevice for NetDevice<B> {
 
     fn features(&self) -> u64 {
         let mtu = if self.mtu.is_some() { MTU } else { 0 };
-        let pairs = if self.count > 1 { MQ | CTRL_VQ } else { 0 };
-        MAC | STATUS | MRG_RXBUF | mtu | pairs
+        let commands = if self.count > 1 {
+            MQ | CTRL_VQ | CTRL_GUEST_OFFLOADS
+        } else {
+            0
+        };
+        MAC | STATUS | MRG_RXBUF | mtu | commands | self.offloads.features()
     }
 
-    /// 5.1.3.1: several pairs are no use without a way to ask for them.
+    /// 5.1.3.1: what the driver asks for by commands is no use without a way to give them.
     fn check_features(&self, features: u64) -> bool {
-        features & MQ == 0 || features & CTRL_VQ != 0
+        let commands = features & (MQ | CTRL_GUEST_OFFLOADS) != 0;
+        (!commands || features & CTRL_VQ != 0) && dependencies_hold(features)
     }
 
     fn queue_max_sizes(&self) -> &[u16] {
@@ -205,6 +228,8 @@ impl<B: NetBackend> VirtioDevice for NetDevice<B> {
             ..
         } = activation;
         *lock(&self.shared.interrupt) = Some(interrupt.clone());
+        self.shared.guest_offloads.start(features);
+        self.log_offloads(features);
         // 5.1.2: receive, transmit, receive, transmit, ..., control; one pair without MQ.
         let count = if features & MQ != 0 { self.count } else { 1 };
         let mut queues = queues.into_iter();

@@ -1,14 +1,25 @@
 //! Wire to guest: one copy, from the back end's frame to the guest's buffers.
+//!
+//! Segments that follow each other in a burst become one frame while they are copied: the first one's buffers stay
+//! open until a frame comes that does not belong to it, or the burst ends. Its used entries are pushed
+//! when it is closed, so the order of frames is never changed.
+
+mod inspect;
+mod source;
 
 use std::{ops::ControlFlow, sync::Arc};
 
 use super::{
     NetBackend,
     counters::PairCounters,
+    offload::coalesce::{Coalescer, Step},
+    offloads::{GuestOffloads, ReceiveOffloads},
     rate::Meter,
-    wire::{MRG_RXBUF, header_len, rx_header},
+    wire::{MRG_RXBUF, RxHeader, header_len},
 };
-use crate::virtio::queue::{Chain, LiveQueue, QueueFault, Writer};
+use crate::virtio::queue::{Chain, LiveQueue, QueueFault};
+use inspect::Frame;
+use source::Source;
 
 /// How a receive burst ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,15 +39,35 @@ pub(super) enum RxOutcome {
 pub(super) struct Rx {
     pub(super) queue: LiveQueue,
     counters: Arc<PairCounters>,
+    guest_offloads: Arc<GuestOffloads>,
+    /// Those of this burst.
+    offloads: ReceiveOffloads,
+    /// The first buffer of the open frame.
     first: Chain,
+    /// Its last one, if there are several.
     further: Chain,
+    open: Option<Open>,
+    /// The segments of the open frame, if more may follow.
+    coalescer: Option<Coalescer>,
     header_len: usize,
     mergeable: bool,
 }
 
+/// A frame that is in the guest's buffers, of which the guest can't know yet: the header is not written, and
+/// the last buffer has no used entry.
+#[derive(Debug, Clone, Copy)]
+struct Open {
+    header: RxHeader,
+    buffers: u16,
+    /// Head of the last buffer.
+    last: u16,
+    /// Bytes in it, with the header if it is the only one.
+    filled: usize,
+}
+
 /// What became of one frame.
 enum Delivery {
-    /// The guest got it, or it was dropped and counted.
+    /// The guest gets it, or it was dropped and counted.
     Done,
     /// More than this many buffers are needed; nothing happened.
     Starved(u16),
@@ -44,13 +75,31 @@ enum Delivery {
     Limited,
 }
 
+/// What became of bytes that were to be put behind those of an open frame.
+enum Spread {
+    Done(Open),
+    /// More than this many buffers are needed.
+    Starved(u16),
+    /// Not even all buffers that the queue can hold are enough.
+    TooLong,
+}
+
 impl Rx {
-    pub(super) fn new(queue: LiveQueue, features: u64, counters: Arc<PairCounters>) -> Self {
+    pub(super) fn new(
+        queue: LiveQueue,
+        features: u64,
+        counters: Arc<PairCounters>,
+        guest_offloads: Arc<GuestOffloads>,
+    ) -> Self {
         Self {
             first: queue.new_chain(),
             further: queue.new_chain(),
             queue,
             counters,
+            offloads: guest_offloads.get(),
+            guest_offloads,
+            open: None,
+            coalescer: None,
             header_len: header_len(features),
             mergeable: features & MRG_RXBUF != 0,
         }
@@ -63,9 +112,10 @@ impl Rx {
         budget: usize,
         meter: &mut Meter,
     ) -> Result<RxOutcome, QueueFault> {
+        self.offloads = self.guest_offloads.get();
         let mut end = Ok(RxOutcome::Empty);
-        let taken = backend.receive(budget, |frame| {
-            end = match self.deliver(frame, meter) {
+        let taken = backend.receive(budget, |fragments| {
+            end = match self.deliver(fragments, meter) {
                 Ok(Delivery::Done) => return ControlFlow::Continue(()),
                 Ok(Delivery::Starved(known)) => Ok(RxOutcome::Starved(known)),
                 Ok(Delivery::Limited) => Ok(RxOutcome::Limited),
@@ -73,18 +123,66 @@ impl Rx {
             };
             ControlFlow::Break(())
         });
+        self.close();
         match end {
             Ok(RxOutcome::Empty) if taken == budget => Ok(RxOutcome::More),
             end => end,
         }
     }
 
-    fn deliver(&mut self, frame: &[&[u8]], meter: &mut Meter) -> Result<Delivery, QueueFault> {
+    fn deliver(&mut self, fragments: &[&[u8]], meter: &mut Meter) -> Result<Delivery, QueueFault> {
         if meter.is_spent() {
             return Ok(Delivery::Limited);
         }
-        let len = frame.iter().map(|fragment| fragment.len()).sum::<usize>();
-        let start = self.queue.mark();
+        let frame = Frame::new(fragments, self.offloads);
+        let appended = match self.next_step(&frame) {
+            Some(step) => self.append(&frame, step)?,
+            None => false,
+        };
+        if !appended {
+            self.close();
+            match self.start(&frame)? {
+                Delivery::Done if self.open.is_some() => {}
+                dropped_or_kept => return Ok(dropped_or_kept),
+            }
+        }
+        meter.spend(frame.len);
+        self.counters.rx_frames.add(1);
+        self.counters.rx_bytes.add(frame.len as u64);
+        Ok(Delivery::Done)
+    }
+
+    /// How the frame goes on with the open one, if it does.
+    fn next_step(&self, frame: &Frame<'_>) -> Option<Step> {
+        let coalescer = self.coalescer.as_ref()?;
+        coalescer.fits(frame.start(), frame.trusted()?, frame.len)
+    }
+
+    /// Puts the payload behind that of the open frame; false, and nothing happened, if there is no room.
+    fn append(&mut self, frame: &Frame<'_>, step: Step) -> Result<bool, QueueFault> {
+        let (Some(open), Some(coalescer)) = (self.open, &self.coalescer) else {
+            return Ok(false);
+        };
+        let header_len = coalescer.header_len();
+        let mut source = Source::new(frame.fragments);
+        source.skip(header_len);
+        let before = self.queue.mark();
+        let spread = self.spread(source, frame.len - header_len, open);
+        if let Ok(Spread::Done(open)) = spread
+            && let Some(coalescer) = &mut self.coalescer
+        {
+            coalescer.add(step);
+            self.open = Some(open);
+            self.counters.rx_coalesced.add(1);
+            return Ok(true);
+        }
+        self.queue.rewind(before);
+        spread.map(|_| false)
+    }
+
+    /// Puts the frame into buffers of its own, and leaves it open; or drops and counts it.
+    fn start(&mut self, frame: &Frame<'_>) -> Result<Delivery, QueueFault> {
+        let before = self.queue.mark();
         if !self.queue.pop(&mut self.first)? {
             return Ok(Delivery::Starved(0));
         }
@@ -95,45 +193,98 @@ impl Rx {
             self.counters.rx_bad_buffer.add(1);
             return Ok(Delivery::Done);
         }
-        if !self.mergeable && room - self.header_len < len {
-            self.queue.rewind(start);
-            self.counters.rx_too_long.add(1);
+        let (header, patch) = frame.header(self.offloads);
+        let mut source = Source::new(frame.fragments);
+        if let Some((at, checksum)) = patch {
+            source = source.with(at, checksum);
+            self.counters.rx_checksums.add(1);
+        }
+        let open = Open {
+            header,
+            buffers: 1,
+            last: self.first.head(),
+            filled: self.header_len,
+        };
+        let spread = self.spread(source, frame.len, open);
+        if let Ok(Spread::Done(open)) = spread {
+            self.open = Some(open);
+            self.expect_more(frame, room);
             return Ok(Delivery::Done);
         }
-
-        let mut source = Source { frame, offset: 0 };
-        let mut writer = self.first.writer();
-        writer.skip(self.header_len);
-        let copied = source.copy(&mut writer);
-        let mut left = len - copied;
-        self.queue
-            .push_used(self.first.head(), entry_len(self.header_len + copied));
-        let mut buffers = 1;
-        while left > 0 {
-            if buffers == self.queue.size() {
-                // Not even all buffers that the queue can hold are enough.
-                self.queue.rewind(start);
+        // What was written is invisible: no used entry will tell of it (5.1.6.4.1).
+        self.queue.rewind(before);
+        match spread? {
+            Spread::Starved(known) => Ok(Delivery::Starved(known)),
+            Spread::Done(_) | Spread::TooLong => {
                 self.counters.rx_too_long.add(1);
-                return Ok(Delivery::Done);
+                Ok(Delivery::Done)
             }
+        }
+    }
+
+    /// Lets segments follow, if the guest takes that and the first buffer of `room` bytes has all headers.
+    fn expect_more(&mut self, frame: &Frame<'_>, room: usize) {
+        self.coalescer = frame.trusted().and_then(|packet| {
+            let (start, len) = (frame.start(), frame.len);
+            let first = Coalescer::begin(start, packet, len, self.offloads.coalesce)?;
+            (self.header_len + first.header_len() <= room).then_some(first)
+        });
+    }
+
+    /// Puts `left` bytes behind those of `open`, into further buffers if need be. Of all but the last there are used
+    /// entries then; unless it is done, rewind.
+    fn spread(
+        &mut self,
+        mut source: Source<'_>,
+        mut left: usize,
+        mut open: Open,
+    ) -> Result<Spread, QueueFault> {
+        loop {
+            let buffer = if open.buffers == 1 {
+                &self.first
+            } else {
+                &self.further
+            };
+            let mut writer = buffer.writer();
+            writer.skip(open.filled);
+            let copied = source.copy(&mut writer);
+            open.filled += copied;
+            left -= copied;
+            if left == 0 {
+                return Ok(Spread::Done(open));
+            }
+            if !self.mergeable || open.buffers == self.queue.size() {
+                return Ok(Spread::TooLong);
+            }
+            self.queue.push_used(open.last, entry_len(open.filled));
             if !self.queue.pop(&mut self.further)? {
-                // What was written is invisible: no used entry will tell of it (5.1.6.4.1).
-                self.queue.rewind(start);
-                return Ok(Delivery::Starved(buffers));
+                return Ok(Spread::Starved(open.buffers));
             }
             writable(&self.further)?;
-            let copied = source.copy(&mut self.further.writer());
-            self.queue.push_used(self.further.head(), entry_len(copied));
-            left -= copied;
-            buffers += 1;
+            open.buffers += 1;
+            open.last = self.further.head();
+            open.filled = 0;
         }
-        let header = rx_header(buffers);
-        let (header, _) = header.split_at(self.header_len);
-        self.first.writer().write(header);
-        meter.spend(len);
-        self.counters.rx_frames.add(1);
-        self.counters.rx_bytes.add(len as u64);
-        Ok(Delivery::Done)
+    }
+
+    /// Ends the open frame, if there is one: its header and its last used entry.
+    fn close(&mut self) {
+        let Some(open) = self.open.take() else {
+            return;
+        };
+        let mut header = open.header;
+        let coalescer = self.coalescer.take();
+        if let Some(mut coalescer) = coalescer.filter(|it| it.segments() > 1) {
+            let whole = coalescer.finish();
+            header = RxHeader::coalesced(&whole);
+            let mut writer = self.first.writer();
+            writer.skip(self.header_len);
+            writer.write(whole.headers);
+        }
+        let bytes = header.to_bytes(open.buffers);
+        let (bytes, _) = bytes.split_at(self.header_len);
+        self.first.writer().write(bytes);
+        self.queue.push_used(open.last, entry_len(open.filled));
     }
 }
 
@@ -148,30 +299,4 @@ fn writable(chain: &Chain) -> Result<usize, QueueFault> {
 fn entry_len(len: usize) -> u32 {
     // Bounded by the chain's length, which is a u32.
     u32::try_from(len).unwrap_or(u32::MAX)
-}
-
-/// A frame's bytes from some point on.
-struct Source<'a> {
-    frame: &'a [&'a [u8]],
-    /// Bytes of the first fragment that were copied.
-    offset: usize,
-}
-
-impl Source<'_> {
-    /// Copies as much as fits; returns how much.
-    fn copy(&mut self, writer: &mut Writer<'_>) -> usize {
-        let mut done = 0;
-        while let [fragment, rest @ ..] = self.frame {
-            let (_, bytes) = fragment.split_at(self.offset);
-            let copied = writer.write(bytes);
-            done += copied;
-            if copied < bytes.len() {
-                self.offset += copied;
-                break;
-            }
-            self.frame = rest;
-            self.offset = 0;
-        }
-        done
-    }
 }

@@ -11,6 +11,7 @@ use std::{
 use super::{
     backend::BackendReport,
     counters::{NetCounters, PairCounters},
+    offloads::GuestOffloads,
     poll::BusyPoll,
     rate::Limiter,
 };
@@ -19,6 +20,8 @@ use crate::virtio::{interrupt::Interrupt, quiet::Quiet, worker::OnFault};
 pub(super) struct Shared {
     pub(super) name: String,
     pub(super) link_up: AtomicBool,
+    /// What the driver takes besides plain frames.
+    pub(super) guest_offloads: Arc<GuestOffloads>,
     /// The transport's, between DRIVER_OK and reset only: no interrupt may come at other times.
     pub(super) interrupt: Mutex<Option<Interrupt>>,
     /// One a queue pair.
@@ -33,6 +36,7 @@ pub(super) struct Shared {
     pub(super) on_fault: OnFault,
     pub(super) fault_lines: Quiet,
     pub(super) carrier_lines: Quiet,
+    pub(super) offload_lines: Quiet,
 }
 
 impl Shared {

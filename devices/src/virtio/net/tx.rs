@@ -1,4 +1,9 @@
 //! Guest to wire: one copy, from the guest's buffers to the back end's frame.
+//!
+//! A frame of many segments is cut while it is copied. It may take several bursts: its chain is kept, and
+//! goes back to the driver with its last segment.
+
+mod emit;
 
 use std::sync::Arc;
 
@@ -7,10 +12,15 @@ use super::{
     backend::SendError,
     carrier::Carrier,
     counters::PairCounters,
+    offload::{
+        MAX_HEADERS,
+        segment::{Request, SegmentError, Segmenter},
+    },
     rate::Meter,
-    wire::{TxHeader, header_len},
+    wire::{TxHeader, TxWork, header_len},
 };
 use crate::virtio::queue::{Chain, LiveQueue, QueueFault, Reader};
+use emit::Place;
 
 /// How a transmit burst ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +41,9 @@ pub(super) struct Tx {
     pub(super) queue: LiveQueue,
     counters: Arc<PairCounters>,
     chain: Chain,
+    /// How far the frame in `chain` is cut. None: the chain is done with.
+    cutting: Option<Segmenter>,
+    features: u64,
     header_len: usize,
 }
 
@@ -38,8 +51,10 @@ impl Tx {
     pub(super) fn new(queue: LiveQueue, features: u64, counters: Arc<PairCounters>) -> Self {
         Self {
             chain: queue.new_chain(),
+            cutting: None,
             queue,
             counters,
+            features,
             header_len: header_len(features),
         }
     }
@@ -51,50 +66,67 @@ impl Tx {
         budget: usize,
         meter: &mut Meter,
     ) -> Result<TxOutcome, QueueFault> {
-        if self.queue.available()? == 0 {
+        if !self.has_more()? {
             return Ok(TxOutcome::Empty);
         }
         let mut room = carrier.backend.room();
+        let mut left = budget;
         // Chains that are dropped need no room, but they count: the guest can't hold us here.
-        for _ in 0..budget {
+        while left > 0 {
             if room == 0 {
                 return Ok(TxOutcome::Blocked);
             }
             if meter.is_spent() {
-                let more = self.queue.available()? > 0;
-                return Ok(if more {
+                return Ok(if self.has_more()? {
                     TxOutcome::Limited
                 } else {
                     TxOutcome::Empty
                 });
             }
             let before = self.queue.mark();
-            if !self.queue.pop(&mut self.chain)? {
-                return Ok(TxOutcome::Empty);
+            if self.cutting.is_none() {
+                if !self.queue.pop(&mut self.chain)? {
+                    return Ok(TxOutcome::Empty);
+                }
+                if self.chain.writable_len() > 0 {
+                    return Err(QueueFault::Direction(self.chain.head()));
+                }
             }
-            if self.chain.writable_len() > 0 {
-                return Err(QueueFault::Direction(self.chain.head()));
-            }
-            match self.send(&mut carrier.backend, meter) {
+            let sent = self.send(&mut carrier.backend, left.min(room), meter);
+            let count = *sent.as_ref().unwrap_or(&0);
+            room -= count;
+            left -= count.max(1);
+            carrier.unflushed |= count > 0;
+            match sent {
                 Err(SendError::Full) => {
-                    self.queue.rewind(before);
+                    if self.cutting.is_none() {
+                        self.queue.rewind(before);
+                    }
                     return Ok(TxOutcome::Blocked);
                 }
-                Ok(queued) => {
-                    room -= usize::from(queued);
-                    carrier.unflushed |= queued;
-                }
+                Ok(_) => {}
                 Err(SendError::TooLong) => self.counters.tx_too_long.add(1),
                 Err(SendError::TooShort) => self.counters.tx_too_short.add(1),
             }
-            // The bytes are copied, so the guest has its buffers back already (5.1.6.2).
-            self.queue.push_used(self.chain.head(), 0);
+            if self.cutting.is_none() {
+                // The bytes are copied, so the guest has its buffers back already (5.1.6.2).
+                self.queue.push_used(self.chain.head(), 0);
+            }
         }
         Ok(TxOutcome::More)
     }
 
+    /// Whether a frame is half sent, or another one waits.
+    fn has_more(&mut self) -> Result<bool, QueueFault> {
+        Ok(self.cutting.is_some() || self.queue.available()? > 0)
+    }
+
     /// Gives back what waits, at most a ring of it, unsent and counted. Not published yet.
     pub(super) fn throw_away(&mut self) -> Result<(), QueueFault> {
+        if self.cutting.take().is_some() {
+            self.queue.push_used(self.chain.head(), 0);
+            self.counters.tx_inactive.add(1);
+        }
         for _ in 0..self.queue.size() {
             if !self.queue.pop(&mut self.chain)? {
                 break;
@@ -105,35 +137,103 @@ impl Tx {
         Ok(())
     }
 
-    /// Hands the chain's frame to the back end; false if it was dropped for its header.
+    /// Hands the chain's frame, or up to `most` segments of it, to the back end. Returns how many it took: none
+    /// if the frame was dropped for its header. Segments are left while `cutting` is there.
     fn send<B: NetBackend>(
         &mut self,
         backend: &mut B,
+        most: usize,
         meter: &mut Meter,
-    ) -> Result<bool, SendError> {
+    ) -> Result<usize, SendError> {
+        if self.cutting.is_some() {
+            return self.send_segments(backend, most, meter);
+        }
         let mut reader = self.chain.reader();
         let Some(len) = reader.remaining().checked_sub(self.header_len) else {
             return Err(SendError::TooShort);
         };
         let header = reader.read_array().map(TxHeader::new);
         reader.skip(self.header_len - TxHeader::LEN);
-        if header.is_none_or(TxHeader::asks_for_offload) {
-            self.counters.tx_bad_offload.add(1);
-            return Ok(false);
+        let work = header.and_then(|header| header.work(self.features));
+        match work {
+            Some(TxWork::Nothing) => emit::plain(backend, reader, len)?,
+            Some(TxWork::Checksum { start, offset }) => {
+                let Some(place) = Place::new(start, offset, len) else {
+                    return Ok(self.refuse());
+                };
+                emit::with_checksum(backend, reader, len, place)?;
+                self.counters.tx_checksums.add(1);
+            }
+            Some(TxWork::Segments(request)) => {
+                match cut(&reader, len, request) {
+                    Ok(cutting) if cutting.longest() > backend.max_frame() => {
+                        return Err(SendError::TooLong);
+                    }
+                    Ok(cutting) => self.cutting = Some(cutting),
+                    Err(SegmentError::TooLong) => return Err(SendError::TooLong),
+                    Err(_) => return Ok(self.refuse()),
+                }
+                self.counters.tx_segmented.add(1);
+                return self.send_segments(backend, most, meter);
+            }
+            None => return Ok(self.refuse()),
         }
-        backend.send(len, |fragment| fill(&mut reader, fragment))?;
+        self.sent(len, meter);
+        Ok(1)
+    }
+
+    /// The frame asks for what it can't have.
+    fn refuse(&self) -> usize {
+        self.counters.tx_bad_offload.add(1);
+        0
+    }
+
+    fn sent(&self, len: usize, meter: &mut Meter) {
         meter.spend(len);
         self.counters.tx_frames.add(1);
         self.counters.tx_bytes.add(len as u64);
-        Ok(true)
+    }
+
+    /// The next segments of the frame, as many as may pass.
+    fn send_segments<B: NetBackend>(
+        &mut self,
+        backend: &mut B,
+        most: usize,
+        meter: &mut Meter,
+    ) -> Result<usize, SendError> {
+        // Not taken out and put back: it is large.
+        let Some(cutting) = &mut self.cutting else {
+            return Ok(0);
+        };
+        let mut reader = self.chain.reader();
+        reader.skip(self.header_len + cutting.position());
+        let mut count = 0;
+        while count < most && !cutting.is_done() && !meter.is_spent() {
+            let len = match emit::segment(backend, cutting, &mut reader) {
+                Ok(len) => len,
+                Err(SendError::Full) if count > 0 => return Ok(count),
+                Err(SendError::Full) => return Err(SendError::Full),
+                Err(error) => {
+                    self.cutting = None;
+                    return Err(error);
+                }
+            };
+            meter.spend(len);
+            self.counters.tx_frames.add(1);
+            self.counters.tx_bytes.add(len as u64);
+            count += 1;
+        }
+        if cutting.is_done() {
+            self.cutting = None;
+        }
+        Ok(count)
     }
 }
 
-/// Writes all of `fragment`. The reader was found to hold as many bytes as all fragments have
-/// together; were it not so, zeros are sent rather than what the memory held before.
-fn fill(reader: &mut Reader<'_>, fragment: &mut [u8]) {
-    let copied = reader.read(fragment);
-    if let (_, rest @ [_, ..]) = fragment.split_at_mut(copied) {
-        rest.fill(0);
-    }
+/// Finds out how the frame of `len` bytes at `reader` is to be cut. The headers are read once, here.
+fn cut(reader: &Reader<'_>, len: usize, request: Request) -> Result<Segmenter, SegmentError> {
+    let mut headers = [0; MAX_HEADERS];
+    let read = reader.clone().read(&mut headers);
+    let (headers, _) = headers.split_at(read.min(len));
+    Segmenter::new(headers, len, request)
 }

@@ -133,7 +133,12 @@ impl<B: NetBackend> Worker<B> {
             pair: parts.pair,
             carriers: Vec::new(),
             later: 0,
-            rx: Rx::new(rx.queue, features, Arc::clone(&counters)),
+            rx: Rx::new(
+                rx.queue,
+                features,
+                Arc::clone(&counters),
+                Arc::clone(&parts.shared.guest_offloads),
+            ),
             rx_port: port(rx.index, rx.kick),
             tx: Tx::new(tx.queue, features, Arc::clone(&counters)),
             tx_port: port(tx.index, tx.kick),
