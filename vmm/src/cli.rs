@@ -12,6 +12,7 @@ use crate::{
 
 pub mod check;
 pub mod netdev;
+pub mod offloads;
 pub mod open;
 pub mod options;
 mod rate;
@@ -94,6 +95,10 @@ pub struct RunArgs {
     /// The guest's side of a netdev, which has one in any case: its transport (virtio-net-pci or
     /// virtio-net-mmio), and mac=ADDRESS; the default address is locally administered and made from the
     /// interface's
+    ///
+    /// Offloads, done in software, which the guest is offered unless they are switched off: csum=on|off
+    /// (checksums; off, none of the others either), tso=on|off and uso=on|off (TCP and UDP frames of up to 64 KiB
+    /// from the guest), gro=on|off (segments put together for the guest).
     #[arg(long, value_name = "virtio-net-pci|virtio-net-mmio,netdev=ID,...")]
     pub device: Vec<String>,
     /// How the guest finds its virtio devices, other than cards for which --device says it: pci, with an

@@ -7,7 +7,7 @@ use std::{
 };
 
 use devices::virtio::net::{NetConfig, NetControl, NetDevice, afxdp::AfXdpBackend};
-use net_afxdp::{Interface, LinkMonitor, OpenError, Port, ProgramStatus, Queue, Source};
+use net_afxdp::{Interface, LinkMonitor, OpenError, Port, Problem, ProgramStatus, Queue, Source};
 
 use crate::{
     config::{NetdevConfig, SourceConfig},
@@ -101,6 +101,10 @@ impl Network {
                 "netdev '{}': {ifname} is down; the guest sees its link down until that changes",
                 config.id
             );
+        }
+        if let Some(problem) = Problem::of_large_frames(port.interface(), port.mode()) {
+            let Problem { what, fix, .. } = problem;
+            tracing::warn!("netdev '{}': {what}: {fix}", config.id);
         }
         let queues = port.take_queues();
         let zero_copy = queues.iter().all(Queue::zero_copy);

@@ -5,7 +5,7 @@ use std::os::unix::fs::FileTypeExt;
 use super::{Ability, Probe};
 use crate::{
     config::{PortConfig, Require},
-    handed,
+    ethtool, handed,
     interface::Interface,
     port,
     program::AttachMode,
@@ -50,7 +50,29 @@ pub(super) fn find(config: &PortConfig, source: &Source, probe: &Probe) -> Vec<P
     zero_copy(config, probe, &mut problems);
     memory(probe, &mut problems);
     frames(probe, &mut problems);
+    let skb_only = probe.native.is_refused() && probe.program.is_none();
+    if config.mode == Some(AttachMode::Skb) || config.mode.is_none() && skb_only {
+        problems.extend(Problem::of_large_frames(&probe.interface, AttachMode::Skb));
+    }
     problems
+}
+
+impl Problem {
+    /// What programs on this host send over a veth pair in frames larger than its MTU, as TCP does, does not
+    /// reach an AF_XDP socket in skb mode. In native mode the kernel cuts them before.
+    pub fn of_large_frames(interface: &Interface, mode: AttachMode) -> Option<Self> {
+        let name = interface.name();
+        let is_veth = || matches!(ethtool::driver(name), Ok(Some(driver)) if driver == "veth");
+        (mode == AttachMode::Skb && is_veth()).then(|| {
+            known(
+                format!(
+                    "TCP segments that a program on this host sends over the other end of {name} are left \
+                     in one frame of up to 64 KiB, and such frames get lost in skb mode"
+                ),
+                "`ethtool -K PEER tso off gso off`, PEER being the other end; or native mode",
+            )
+        })
+    }
 }
 
 fn blocking(what: impl Into<String>, fix: impl Into<String>) -> Problem {

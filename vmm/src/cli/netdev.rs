@@ -6,6 +6,7 @@ use devices::virtio::net::BusyPoll;
 use net_afxdp::{AttachMode, Require};
 
 use super::{
+    offloads::{OffloadsError, offloads},
     options::{Options, OptionsError, with_kind},
     rate,
     source::{self, SourceError},
@@ -27,6 +28,9 @@ pub enum NetdevError {
     /// the program and the sockets
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// what the card offers
+    #[error(transparent)]
+    Offloads(#[from] OffloadsError),
     /// a device for a netdev that is not there
     #[error("there is no netdev '{0}' for the device")]
     NoNetdev(String),
@@ -98,6 +102,7 @@ pub fn device(
         "six bytes in hexadecimal, such as 52:54:00:12:34:56, not a multicast address",
         mac,
     )?;
+    let offloads = offloads(&mut options)?;
     options.finish()?;
     let Some(netdev) = netdevs.iter_mut().find(|netdev| netdev.id == id) else {
         return Err(NetdevError::NoNetdev(id));
@@ -107,6 +112,7 @@ pub fn device(
     }
     netdev.transport = Some(transport);
     netdev.mac = mac.or(netdev.mac);
+    netdev.offloads = offloads;
     used.push(id);
     Ok(())
 }

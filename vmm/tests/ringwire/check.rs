@@ -86,6 +86,26 @@ fn a_trial_tells_the_mode() {
     wire.assert_clean();
 }
 
+/// What a local sender leaves in one frame is lost in skb mode: that is known before, and does not block.
+#[test]
+fn large_frames_in_skb_mode_are_a_note() {
+    if !is_root() {
+        return;
+    }
+    let wire = Wire::new();
+    let end = check(&format!("{},mode=skb", wire.netdev()));
+    assert_eq!(end.status.code(), Some(0), "{}", end.stdout);
+    for words in [
+        "note: TCP segments",
+        "fix: `ethtool -K PEER tso off gso off`",
+    ] {
+        assert!(end.stdout.contains(words), "'{words}' in {}", end.stdout);
+    }
+    let native = check(&wire.netdev());
+    assert!(!native.stdout.contains("TCP segments"), "{}", native.stdout);
+    wire.assert_clean();
+}
+
 #[test]
 fn what_is_in_the_way_is_named_with_its_fix() {
     if !is_root() {
