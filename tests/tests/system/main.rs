@@ -4,6 +4,7 @@ mod boot;
 mod disk;
 mod life;
 mod net;
+mod offload;
 mod open;
 mod pairs;
 mod pci;

@@ -1,0 +1,255 @@
+//! Checksums, segmentation and coalescing between a Linux guest and the far end, which leaves its own checksums
+//! undone as Linux does on veth.
+
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ringwire_tests::{Background, Guest, Options, Setup, TempDir, Wire};
+
+const PORT: u16 = 5000;
+/// IPv6 addresses of the far end and of the guest.
+const PEER6: &str = "fd78::1";
+const GUEST6: &str = "fd78::2";
+
+/// A guest on `wire` that has IPv6 too.
+fn boot(wire: &Wire, device: Option<&str>) -> Guest {
+    let mut options = Options::new().on(wire);
+    if let Some(device) = device {
+        options = options.arg("--device").arg(device);
+    }
+    let mut guest = Guest::boot(options);
+    // Addresses that are usable at once.
+    wire.far(&format!(
+        "ip -6 address add {PEER6}/64 dev {} nodad",
+        Wire::PEER_IFNAME
+    ));
+    guest.ok("echo 0 >/proc/sys/net/ipv6/conf/eth0/accept_dad");
+    guest.ok(&format!("ip -6 addr add {GUEST6}/64 dev eth0"));
+    guest.ok(&format!("ping -q -c 2 -W 5 {}", Wire::PEER));
+    guest.ok(&format!("ping -q -c 2 -W 5 {PEER6}"));
+    guest
+}
+
+fn wirecheck(arguments: &str) -> String {
+    format!("{} {arguments}", Setup::wirecheck().display())
+}
+
+/// Streams and datagrams whose every byte is checked, both ways, over both versions of IP.
+fn exchange(wire: &Wire, guest: &mut Guest, bytes: u64) {
+    for (peer, own) in [
+        (Wire::PEER, Wire::GUEST),
+        (&format!("[{PEER6}]"), &format!("[{GUEST6}]")),
+    ] {
+        let receiver = wire.far_background(&wirecheck(&format!("tcp-receive {peer}:{PORT}")));
+        let receiver = receiver.after_line("listening");
+        guest.ok(&format!("wirecheck tcp-send {peer}:{PORT} --bytes {bytes}"));
+        let report = receiver.finish(Duration::from_secs(30));
+        assert!(report.contains(&format!("bytes={bytes}")), "{report}");
+
+        in_guest(guest, &format!("tcp-receive {own}:{PORT}"));
+        wire.far(&wirecheck(&format!(
+            "tcp-send {own}:{PORT} --bytes {bytes}"
+        )));
+        let report = guest.ok("wait $(cat /tmp/pid); cat /tmp/received");
+        assert!(report.contains(&format!("bytes={bytes}")), "{report}");
+
+        // Slowly enough that nearly none needs to be lost.
+        let send = "--count 300 --burst 8 --gap 10000";
+        let receiver = wire.far_background(&wirecheck(&format!("udp-receive {peer}:{PORT}")));
+        let receiver = receiver.after_line("listening");
+        guest.ok(&format!("wirecheck udp-send {peer}:{PORT} {send}"));
+        assert_most(&receiver.finish(Duration::from_secs(30)));
+
+        in_guest(guest, &format!("udp-receive {own}:{PORT}"));
+        assert_most(&wire.far(&wirecheck(&format!("udp-send {own}:{PORT} {send}"))));
+        guest.ok("wait $(cat /tmp/pid)");
+    }
+}
+
+/// Starts a receiver in the guest and waits until it is ready.
+fn in_guest(guest: &mut Guest, arguments: &str) {
+    guest.ok(&format!(
+        "wirecheck {arguments} >/tmp/received & echo $! >/tmp/pid"
+    ));
+    guest.ok("until grep -q listening /tmp/received; do usleep 50000; done");
+}
+
+/// From "sent=300 received=298 duplicates=0 ...".
+fn assert_most(report: &str) {
+    let value = |name: &str| -> u64 {
+        let word = report
+            .split_whitespace()
+            .find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+        word.and_then(|word| word.parse().ok())
+            .unwrap_or_else(|| panic!("no {name} in '{report}'"))
+    };
+    assert!(
+        value("received") >= 280 && value("duplicates") == 0,
+        "{report}"
+    );
+}
+
+/// The counter `name` of the guest's card, from the log of a `ringwire` that has ended.
+fn counter(log: &str, name: &str) -> u64 {
+    let line = log
+        .lines()
+        .filter(|line| line.contains(": guest, on "))
+        .next_back();
+    let word = line.and_then(|line| {
+        line.split_whitespace()
+            .find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
+    });
+    word.and_then(|word| word.parse().ok())
+        .unwrap_or_else(|| panic!("no {name} in {log}"))
+}
+
+/// What the far end receives, in a file.
+struct Capture {
+    tcpdump: Background,
+    file: String,
+    _directory: TempDir,
+}
+
+impl Capture {
+    /// Starts it; it ends by itself after `seconds`.
+    fn start(wire: &Wire, seconds: u32) -> Self {
+        let directory = TempDir::new();
+        let file = directory.path().join("pcap").display().to_string();
+        let tcpdump = wire.far_background(&format!(
+            "timeout --preserve-status -s INT {seconds} tcpdump -Z root -B 16384 -i {} -Q in -U -w {file}",
+            Wire::PEER_IFNAME
+        ));
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while fs::metadata(&file).map_or(0, |file| file.len()) == 0 {
+            assert!(Instant::now() < deadline, "tcpdump does not start");
+            thread::sleep(Duration::from_millis(50));
+        }
+        Self {
+            tcpdump,
+            file,
+            _directory: directory,
+        }
+    }
+
+    /// Waits for its end: all frames, in words.
+    fn finish(self, wire: &Wire) -> String {
+        self.tcpdump.finish(Duration::from_secs(120));
+        wire.far(&format!("tcpdump -nn -vv -r {}", self.file))
+    }
+}
+
+#[test]
+fn content_and_checksums_are_right_with_all_offloads() {
+    let wire = Wire::new();
+    let mut guest = boot(&wire, None);
+    let capture = Capture::start(&wire, 45);
+    exchange(&wire, &mut guest, 3_000_000);
+    let frames = capture.finish(&wire);
+    let wrong: Vec<_> = frames
+        .lines()
+        .filter(|line| line.contains("incorrect") || line.contains("bad "))
+        .collect();
+    assert!(
+        wrong.is_empty(),
+        "{} of {} lines: {wrong:.3?}",
+        wrong.len(),
+        frames.lines().count()
+    );
+    // All of what was sent was looked at: two streams of 3 MB in segments, and datagrams.
+    let (tcp, udp) = (
+        frames.matches("(correct)").count(),
+        frames.matches("udp sum ok").count(),
+    );
+    assert!(tcp > 4000 && udp > 500, "{tcp} segments, {udp} datagrams");
+    let status = guest.power_off();
+    let log = guest.log();
+    assert!(status.success(), "{status}: {log}");
+    assert!(log.contains("offloads in use: csum, tso"), "{log}");
+    assert!(counter(&log, "tx_segmented") > 50, "{log}");
+    assert!(counter(&log, "rx_coalesced") > 50, "{log}");
+    assert_eq!(counter(&log, "tx_bad_offload"), 0, "{log}");
+    assert_eq!(
+        counter(&log, "rx_checksums"),
+        0,
+        "the guest takes partial ones: {log}"
+    );
+}
+
+/// Without offloads the far end's partial checksums are completed by us.
+#[test]
+fn content_is_right_without_offloads() {
+    let wire = Wire::new();
+    let mut guest = boot(&wire, Some("virtio-net-mmio,netdev=net0,csum=off"));
+    exchange(&wire, &mut guest, 3_000_000);
+    let status = guest.power_off();
+    let log = guest.log();
+    assert!(status.success(), "{status}: {log}");
+    assert!(
+        log.contains("offloads in use: none; offered: none"),
+        "{log}"
+    );
+    assert!(counter(&log, "rx_checksums") > 1000, "{log}");
+    for name in ["tx_checksums", "tx_segmented", "rx_coalesced"] {
+        assert_eq!(counter(&log, name), 0, "{name}: {log}");
+    }
+}
+
+/// Mbit/s, from iperf3's line for the receiver.
+fn speed(text: &str) -> f64 {
+    let line = text.lines().find(|line| line.ends_with("receiver"));
+    let words: Vec<_> = line.unwrap_or_default().split_whitespace().collect();
+    let unit = words.iter().position(|word| *word == "Mbits/sec");
+    unit.and_then(|at| words[at - 1].parse().ok())
+        .unwrap_or_else(|| panic!("no speed in {text}"))
+}
+
+/// `tests/run-system-tests measure_offloads --ignored --nocapture`: TCP with and without offloads, in turns.
+#[test]
+#[ignore = "measures, and checks nothing"]
+fn measure_offloads() {
+    let wires = [Wire::new(), Wire::new()];
+    let devices = [None, Some("virtio-net-pci,netdev=net0,csum=off")];
+    let mut guests: Vec<_> = wires
+        .iter()
+        .zip(devices)
+        .map(|(wire, device)| boot(wire, device))
+        .collect();
+    let server = |wire: &Wire| {
+        wire.far_background("iperf3 --server --forceflush")
+            .after_line("listening")
+    };
+    let _servers: Vec<_> = wires.iter().map(server).collect();
+    let mut figures = [const { Vec::new() }; 4];
+    for _ in 0..5 {
+        for (at, reverse) in ["", "-R"].into_iter().enumerate() {
+            for (which, guest) in guests.iter_mut().enumerate() {
+                let text = guest.ok(&format!(
+                    "iperf3 -c {} -t 3 -O 1 -f m {reverse}",
+                    Wire::PEER
+                ));
+                figures[2 * at + which].push(speed(&text));
+            }
+        }
+    }
+    let names = [
+        "guest to wire, on",
+        "guest to wire, off",
+        "wire to guest, on",
+        "wire to guest, off",
+    ];
+    for (name, all) in names.iter().zip(&mut figures) {
+        all.sort_by(f64::total_cmp);
+        println!("{name}: {:.0} Mbit/s of {all:.0?}", all[all.len() / 2]);
+    }
+    for mut guest in guests {
+        guest.power_off();
+        for line in guest
+            .log()
+            .lines()
+            .filter(|line| line.contains("netdev 'net0': "))
+        {
+            println!("{line}");
+        }
+    }
+}
