@@ -6,6 +6,8 @@ use std::process::{self, Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::cards;
 use crate::setup::serial;
 
@@ -242,6 +244,18 @@ impl Background {
             assert!(length > 0, "{} ended without saying '{text}'", self.what);
         }
         self
+    }
+
+    /// Asks it to end, by SIGINT.
+    ///
+    /// # Panics
+    /// When it has ended already.
+    pub fn interrupt(&self) {
+        let id = i32::try_from(self.child.id())
+            .ok()
+            .and_then(Pid::from_raw)
+            .expect("a child has a process id");
+        kill_process(id, Signal::INT).expect("the child was not waited for");
     }
 
     /// Waits for its end and returns what it printed after that.
