@@ -257,12 +257,14 @@ impl<B: NetBackend> Worker<B> {
         let Some(result) = result else {
             return Way::Closed;
         };
-        let moved = announce(
+        let announced = announce(
             &mut self.tx.queue,
             self.tx_port.index,
             &self.interrupt,
             &self.counters,
         );
+        // The first segments of a large frame go out before its buffers go back.
+        let moved = announced || meter.frames() > 0;
         self.moved |= moved;
         if let Some(own) = self.carriers.first_mut().filter(|_| moved) {
             own.had_room();
