@@ -97,10 +97,7 @@ impl Network {
         })?;
         let link_up = monitor.state().is_some_and(|state| state.up);
         if !link_up {
-            tracing::warn!(
-                "netdev '{}': {ifname} is down; the guest sees its link down until that changes",
-                config.id
-            );
+            tell_of_no_link(&config.id, port.interface());
         }
         if let Some(problem) = Problem::of_large_frames(port.interface(), port.mode()) {
             let Problem { what, fix, .. } = problem;
@@ -145,6 +142,21 @@ impl Network {
             port,
         };
         Ok((network, device))
+    }
+}
+
+/// The interface is without a link now; `interface` is what it was before it was opened.
+fn tell_of_no_link(id: &str, interface: &Interface) {
+    let ifname = interface.name();
+    if interface.link_up() {
+        // igb, for one, is up again after half a second.
+        tracing::info!(
+            "netdev '{id}': the driver of {ifname} restarts it, as some do for an XDP program; the guest sees its link when it is up again"
+        );
+    } else {
+        tracing::warn!(
+            "netdev '{id}': {ifname} is down; the guest sees its link down until that changes"
+        );
     }
 }
 
