@@ -1,4 +1,4 @@
-//! The lab's two network cards, which all tests with cards use one after the other.
+//! The lab's network cards, two of each kind, which all tests with cards use one after the other.
 
 use std::fs::{self, File};
 use std::os::fd::AsFd;
@@ -8,12 +8,28 @@ use std::time::{Duration, Instant};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-/// Their driver: emulated by QEMU, with XDP zero-copy since Linux 6.14.
-const DRIVER: &str = "igb";
+/// What the lab has two of, wired to each other. The drivers of all have XDP zero-copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Card {
+    /// Intel 82576: two queues, and RSS.
+    Igb,
+    /// virtio-net: one queue.
+    VirtioNet,
+}
+
+impl Card {
+    fn driver(self) -> &'static str {
+        match self {
+            Self::Igb => "igb",
+            Self::VirtioNet => "virtio_net",
+        }
+    }
+}
 
 /// Each card's present name, with the namespace that it is to go to and its name there. By MAC address, so that the same
 /// card is always at the same end.
 pub(crate) fn pair<'a>(
+    kind: Card,
     vmm: &'a str,
     peer: &'a str,
     near: &'a str,
@@ -22,14 +38,15 @@ pub(crate) fn pair<'a>(
     // A card that was left in a namespace by a killed test comes back a while after it.
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
-        let mut cards = present();
+        let mut cards = present(kind);
         cards.sort();
         if let [(_, first), (_, second), ..] = &cards[..] {
             return [(first.clone(), vmm, near), (second.clone(), peer, far)];
         }
         assert!(
             Instant::now() < deadline,
-            "two {DRIVER} cards are needed, {} are here; run these tests with 'make test'",
+            "two {} cards are needed, {} are here; run these tests with 'make test'",
+            kind.driver(),
             cards.len()
         );
         thread::sleep(Duration::from_millis(50));
@@ -37,13 +54,13 @@ pub(crate) fn pair<'a>(
 }
 
 /// MAC address and name of each card in the namespace of the test.
-fn present() -> Vec<(String, String)> {
+fn present(kind: Card) -> Vec<(String, String)> {
     let interfaces = fs::read_dir("/sys/class/net").expect("sysfs is mounted");
     let cards = interfaces.flatten().filter_map(|entry| {
         let driver = fs::read_link(entry.path().join("device/driver")).ok()?;
         let mac = fs::read_to_string(entry.path().join("address")).ok()?;
         let name = entry.file_name().into_string().ok()?;
-        driver.ends_with(DRIVER).then_some((mac, name))
+        driver.ends_with(kind.driver()).then_some((mac, name))
     });
     cards.collect()
 }
@@ -54,6 +71,7 @@ pub(crate) fn give_back(namespace: &str, name: &str) {
     for words in [
         format!("ethtool -L {name} combined 2"),
         format!("ethtool -X {name} default"),
+        format!("ip link set {name} mtu 1500"),
         format!("ip link set {name} down"),
         format!("ip link set {name} netns 1"),
     ] {

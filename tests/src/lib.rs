@@ -19,6 +19,7 @@ mod setup;
 mod wire;
 pub mod wirecheck;
 
+pub use cards::Card;
 pub use guest::{Guest, Options, Output, by_pair};
 pub use setup::{Setup, TempDir};
 pub use wire::{Background, Wire};

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::cards;
+use crate::cards::{self, Card};
 use crate::setup::serial;
 
 /// The wire. Dropping it removes both namespaces, and with them the veth pair; cards are given back.
@@ -58,16 +58,25 @@ impl Wire {
         wire
     }
 
-    /// Takes the two cards of the lab (`tests/lab/run --cards`), which are wired to each other, with both ends up and the
-    /// queues as the driver sets them.
+    /// Takes the two igb cards of the lab (`tests/lab/run --cards`), which are wired to each other, with both ends up and
+    /// the queues as the driver sets them.
     ///
     /// # Panics
     /// When they are not there, or can't be set up.
     #[must_use]
     pub fn of_cards() -> Self {
+        Self::of(Card::Igb)
+    }
+
+    /// The same with cards of that kind.
+    ///
+    /// # Panics
+    /// When they are not there, or can't be set up.
+    #[must_use]
+    pub fn of(kind: Card) -> Self {
         let wire = Self::without_interfaces(true);
         let (near, far) = (Self::IFNAME, Self::PEER_IFNAME);
-        for (card, namespace, name) in cards::pair(&wire.vmm, &wire.peer, near, far) {
+        for (card, namespace, name) in cards::pair(kind, &wire.vmm, &wire.peer, near, far) {
             must(Command::new("ip").args(["link", "set", &card, "netns", namespace, "name", name]));
         }
         wire.near(&format!("ip link set {near} addrgenmode none"));

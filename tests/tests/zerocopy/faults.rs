@@ -21,7 +21,6 @@ fn wait_for_link(guest: &mut Guest, state: u8) {
 }
 
 #[test]
-#[ignore = "open defect: it passed once, then the guest gave no answer once and the emulator ended once"]
 fn the_link_goes_down_and_comes_back_under_traffic() {
     let wire = Wire::of_cards();
     first_queue_only(&wire);

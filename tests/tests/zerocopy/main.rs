@@ -11,3 +11,4 @@ mod frame;
 mod guest;
 mod large;
 mod port;
+mod virtio;

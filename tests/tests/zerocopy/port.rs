@@ -46,13 +46,14 @@ pub(crate) fn open(wire: &Wire, near: bool, config: PortConfig) -> (Port, Vec<Qu
     (port, queues)
 }
 
-/// Frames of `seed` from one end to the other, all checked; how many came over each queue.
-fn transfer(from: &mut [Queue], to: &mut [Queue], seed: u64) -> Vec<usize> {
+/// Frames of `seed` from one end to the other, over all queues in turn, all checked; how many came over each queue.
+pub(crate) fn transfer(from: &mut [Queue], to: &mut [Queue], seed: u64) -> Vec<usize> {
     let mut came = vec![0; to.len()];
     let mut missing = BTreeSet::new();
     for first in (0..FRAMES).step_by(usize::try_from(BURST).unwrap()) {
         for number in first..first + BURST {
-            let queue = &mut from[usize::try_from(number).unwrap() % 2];
+            let queue = usize::try_from(number).unwrap() % from.len();
+            let queue = &mut from[queue];
             let bytes = frame(seed, number);
             queue
                 .send(bytes.len(), |buffer| buffer.copy_from_slice(&bytes))
