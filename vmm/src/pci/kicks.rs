@@ -32,6 +32,8 @@ pub(super) struct KicksFollow {
     kicks: Arc<Kicks>,
     /// How many of the kicks KVM takes, counted from the first.
     attached: usize,
+    /// How often it refused. A guest can make that happen for ever.
+    refusals: u64,
 }
 
 impl KicksFollow {
@@ -41,6 +43,7 @@ impl KicksFollow {
             vm,
             kicks,
             attached: 0,
+            refusals: 0,
         }
     }
 
@@ -49,7 +52,10 @@ impl KicksFollow {
         for (queue, kick) in (0..).zip(self.kicks.all()).take(attached) {
             let address = address(bar, queue);
             if let Err(e) = self.vm.unregister_ioevent(kick, &address, NoDatamatch) {
-                tracing::error!("queue {queue}'s kicks stay where its BAR was: {e}");
+                self.refusals += 1;
+                if self.refusals.is_power_of_two() {
+                    tracing::error!("queue {queue}'s kicks stay where its BAR was: {e}");
+                }
             }
         }
     }
@@ -62,7 +68,10 @@ impl KicksFollow {
             let address = address(bar, queue);
             // At any width and value: the address alone says which queue it is.
             if let Err(e) = self.vm.register_ioevent(kick, &address, NoDatamatch) {
-                tracing::warn!("kicks are slow from queue {queue} on: no ioeventfd: {e}");
+                self.refusals += 1;
+                if self.refusals.is_power_of_two() {
+                    tracing::warn!("kicks are slow from queue {queue} on: no ioeventfd: {e}");
+                }
                 break;
             }
             self.attached += 1;
