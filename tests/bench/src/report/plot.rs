@@ -7,11 +7,13 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use crate::{error::BenchError, machine::Machine, rounds::Outcome};
 
-/// Pixels.
+// Pixels.
 const WIDTH: i32 = 960;
 const BAR: i32 = 18;
-const GAP: i32 = 26;
-const LEFT: i32 = 290;
+/// The line with a case's name, and the room below its bars.
+const NAME: i32 = 22;
+const GAP: i32 = 14;
+const LEFT: i32 = 130;
 const RIGHT: i32 = 120;
 const TOP: i32 = 56;
 const BOTTOM: i32 = 40;
@@ -37,17 +39,17 @@ pub(super) fn draw(
     command: &str,
     outcomes: &[Outcome],
 ) -> Result<(), BenchError> {
-    let bars: i32 = outcomes.iter().map(|it| count(it) * BAR + GAP).sum();
+    let bars: i32 = outcomes.iter().map(height_of).sum();
     let height = TOP + bars + BOTTOM;
     let size = (WIDTH.unsigned_abs(), height.unsigned_abs());
     let area = SVGBackend::new(path, size).into_drawing_area();
     let sheet = Sheet { area: &area };
     let drawn = area
         .fill(&WHITE)
-        .and_then(|()| sheet.text(title, (12, 18), 18, HPos::Left))
-        .and_then(|()| sheet.text(&machine.line(), (12, 40), 11, HPos::Left))
+        .and_then(|()| sheet.text(title, (12, 18), 22, HPos::Left))
+        .and_then(|()| sheet.text(&machine.line(), (12, 40), 14, HPos::Left))
         .and_then(|()| sheet.cases(outcomes))
-        .and_then(|()| sheet.text(command, (12, height - 16), 11, HPos::Left))
+        .and_then(|()| sheet.text(command, (12, height - 16), 14, HPos::Left))
         .and_then(|()| area.present());
     drawn.map_err(|error| BenchError::Plot {
         file: path.display().to_string(),
@@ -68,17 +70,23 @@ impl Sheet<'_, '_> {
         for outcome in outcomes {
             let most = scales.get(outcome.unit.name).copied().unwrap_or(1.0);
             self.case(outcome, top, most)?;
-            top += count(outcome) * BAR + GAP;
+            top += height_of(outcome);
         }
         Ok(())
     }
 
     fn case(&self, outcome: &Outcome, top: i32, most: f64) -> Drawn {
-        self.text(&outcome.case, (12, top + BAR / 2), 14, HPos::Left)?;
-        let mut y = top;
+        let less = if outcome.unit.less {
+            " (less is better)"
+        } else {
+            ""
+        };
+        let name = format!("{}{less}", outcome.case);
+        self.text(&name, (12, top + NAME / 2), 17, HPos::Left)?;
+        let mut y = top + NAME;
         for (series, colour) in outcome.series.iter().zip(COLOURS.iter().cycle()) {
             let middle = y + BAR / 2;
-            self.text(&series.name, (LEFT - 8, middle), 12, HPos::Right)?;
+            self.text(&series.name, (LEFT - 8, middle), 15, HPos::Right)?;
             if let Some(values) = series.values() {
                 let x = |value: f64| LEFT + pixels(value / most);
                 let bar = [(LEFT, y + 2), (x(values.median), y + BAR - 2)];
@@ -90,9 +98,9 @@ impl Sheet<'_, '_> {
                     self.area.draw(&PathElement::new(tick, BLACK))?;
                 }
                 let text = format!("{:.3} {}", values.median, outcome.unit.name);
-                self.text(&text, (x(values.max) + 8, middle), 12, HPos::Left)?;
+                self.text(&text, (x(values.max) + 8, middle), 15, HPos::Left)?;
             } else {
-                self.text("failed", (LEFT + 8, middle), 12, HPos::Left)?;
+                self.text("failed", (LEFT + 8, middle), 15, HPos::Left)?;
             }
             y += BAR;
         }
@@ -125,6 +133,6 @@ fn pixels(part: f64) -> i32 {
     pixels
 }
 
-fn count(outcome: &Outcome) -> i32 {
-    i32::try_from(outcome.series.len()).unwrap_or(0)
+fn height_of(outcome: &Outcome) -> i32 {
+    NAME + i32::try_from(outcome.series.len()).unwrap_or(0) * BAR + GAP
 }
