@@ -17,8 +17,9 @@ use crate::{cli::LabArgs, cpu, error::BenchError, rounds::Sample};
 /// Beyond the time that iperf3 is asked to send.
 const PATIENCE: Duration = Duration::from_secs(40);
 
-/// As small as QEMU has one. PVH, virtio-mmio; the clocks that Linux looks for are there.
-const QEMU_MACHINE: &str = "microvm,x-option-roms=off,isa-serial=on,rtc=on,acpi=off";
+/// As small as QEMU has one, with ACPI, since Debian's kernel finds no virtio device without, and with PCI, as Ringwire
+/// has by default.
+const QEMU_MACHINE: &str = "microvm,x-option-roms=off,isa-serial=on,rtc=on,acpi=on,pcie=on";
 
 /// Who runs the guest, and how it gets to the far end.
 #[derive(Debug, Clone)]
