@@ -1,10 +1,10 @@
 //! The command line of `ringwire-bench`.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::traffic::TrafficArgs;
+use crate::{rounds::Plan, traffic::TrafficArgs};
 
 /// Measures Ringwire beside others, in alternating rounds, on wires of its own
 #[derive(Debug, Parser)]
@@ -36,6 +36,9 @@ pub(crate) struct SuiteArgs {
     /// Alternating rounds of each case
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) rounds: u32,
+    /// Seconds that all cases together may take: each gets its part, and fewer rounds if that is too short
+    #[arg(long, default_value_t = 300)]
+    pub(crate) limit: u32,
     /// Seconds that each measurement counts for
     #[arg(long, default_value_t = 1.0)]
     pub(crate) seconds: f64,
@@ -51,6 +54,17 @@ pub(crate) struct SuiteArgs {
     /// The command as people give it, for the record
     #[arg(long, default_value = "ringwire-bench")]
     pub(crate) command: String,
+}
+
+impl SuiteArgs {
+    /// For one of `cases`.
+    pub(crate) fn plan(&self, cases: usize) -> Plan {
+        let cases = u32::try_from(cases.max(1)).unwrap_or(u32::MAX);
+        Plan {
+            rounds: self.rounds,
+            limit: Duration::from_secs(self.limit.into()) / cases,
+        }
+    }
 }
 
 /// What measuring with a bare guest takes besides.

@@ -16,7 +16,7 @@ use crate::{
     cpu,
     error::BenchError,
     report::Report,
-    rounds::{self, Sample, Unit},
+    rounds::{self, Plan, Sample, Unit},
     suite, tiny,
 };
 
@@ -63,7 +63,11 @@ pub(crate) fn run(args: &GuestArgs) -> Result<(), BenchError> {
         if !suite::is_wanted(&args.suite.only, case, &all.map(|it| it.0)) {
             continue;
         }
-        let outcome = rounds::alternate(case.to_owned(), unit, &names, rounds, |index| {
+        let plan = Plan {
+            rounds,
+            ..args.suite.plan(all.len())
+        };
+        let outcome = rounds::alternate(case.to_owned(), unit, &names, plan, |index| {
             let vmm = vmms
                 .get(index)
                 .ok_or_else(|| BenchError::Nothing("no such contestant".into()))?;

@@ -1,7 +1,10 @@
 //! Alternating rounds: in each, every contestant runs once, in an order that moves on by one each time. A ratio is of two
 //! runs of the same round, so that what changes slowly on the machine cancels out.
 
-use std::{io::Write, time::Instant};
+use std::{
+    io::Write,
+    time::{Duration, Instant},
+};
 
 use crate::{error::BenchError, stats::Spread};
 
@@ -77,13 +80,22 @@ pub(crate) struct Outcome {
     pub(crate) series: Vec<Series>,
 }
 
-/// Runs `rounds` rounds of `measure(contestant)`; progress goes to stderr. A contestant that fails in the first round is
+/// How often, and how long at most.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Plan {
+    /// Rounds.
+    pub(crate) rounds: u32,
+    /// No further round begins that would not end within this time, judged by those before; the first always does.
+    pub(crate) limit: Duration,
+}
+
+/// Runs rounds of `measure(contestant)`; progress goes to stderr. A contestant that fails in the first round is
 /// left out of the others.
 pub(crate) fn alternate(
     case: String,
     unit: Unit,
     names: &[String],
-    rounds: u32,
+    plan: Plan,
     mut measure: impl FnMut(usize) -> Result<Sample, BenchError>,
 ) -> Outcome {
     let mut series: Vec<Series> = names
@@ -95,10 +107,14 @@ pub(crate) fn alternate(
         })
         .collect();
     let started = Instant::now();
-    for round in 0..rounds as usize {
-        eprint!("    {case}, round {}/{rounds}:", round + 1);
+    for round in 0..plan.rounds {
+        if started.elapsed() * (round + 1) > plan.limit * round && round > 0 {
+            eprintln!("    {case}: the time for more rounds is up");
+            break;
+        }
+        eprint!("    {case}, round {}/{}:", round + 1, plan.rounds);
         for turn in 0..names.len() {
-            let index = (round + turn) % names.len();
+            let index = (round as usize + turn) % names.len();
             let Some(entry) = series.get_mut(index) else {
                 continue;
             };
@@ -131,7 +147,11 @@ mod tests {
 
     fn outcome(rounds: u32, measure: impl FnMut(usize) -> Result<Sample, BenchError>) -> Outcome {
         let names = ["a".to_owned(), "b".to_owned()];
-        alternate("case".into(), Unit::MPPS, &names, rounds, measure)
+        let plan = Plan {
+            rounds,
+            limit: Duration::MAX / 1000,
+        };
+        alternate("case".into(), Unit::MPPS, &names, plan, measure)
     }
 
     #[test]
@@ -182,5 +202,21 @@ mod tests {
         assert_eq!(outcome.series[1].samples, [None; 5]);
         assert!(outcome.series[1].failure.is_some());
         assert_eq!(outcome.series[0].ratio_to(&outcome.series[1]), None);
+    }
+
+    #[test]
+    fn when_the_time_is_up_there_is_one_round() {
+        let plan = Plan {
+            rounds: 9,
+            limit: Duration::ZERO,
+        };
+        let measure = |_| {
+            Ok(Sample {
+                value: 1.0,
+                cpu: None,
+            })
+        };
+        let outcome = alternate("case".into(), Unit::MPPS, &["a".into()], plan, measure);
+        assert_eq!(outcome.series[0].samples.len(), 1);
     }
 }

@@ -69,38 +69,34 @@ fn frames(
     mut report: Report,
 ) -> Result<(), BenchError> {
     let cpus = Cpus::choose()?;
-    for size in &args.sizes {
-        for work in Work::ALL {
-            let case = Case {
-                work,
-                size: usize::from(*size),
+    let sizes = args.sizes.iter().map(|&it| usize::from(it));
+    let cases: Vec<_> = sizes
+        .flat_map(|size| Work::ALL.map(|work| Case { work, size }))
+        .filter(|it| is_wanted(&args.only, &it.to_string(), &Work::ALL.map(Work::name)))
+        .collect();
+    let plan = args.plan(cases.len());
+    for case in cases {
+        let all: Vec<_> = contestants.iter().map(|it| it.name()).collect();
+        let chosen: Vec<_> = contestants
+            .iter()
+            .filter(|it| is_wanted(&args.only, it.name(), &all))
+            .collect();
+        let names: Vec<_> = chosen.iter().map(|it| it.name().to_owned()).collect();
+        let measure = |index: usize| {
+            // A new wire each time: what a program leaves behind on it is gone.
+            let wire = Wire::new();
+            let bench = Bench {
+                wire: &wire,
+                cpus,
+                window: Duration::from_secs_f64(args.seconds.clamp(0.1, 60.0)),
             };
-            if !is_wanted(&args.only, &case.to_string(), &Work::ALL.map(Work::name)) {
-                continue;
-            }
-            let all: Vec<_> = contestants.iter().map(|it| it.name()).collect();
-            let chosen: Vec<_> = contestants
-                .iter()
-                .filter(|it| is_wanted(&args.only, it.name(), &all))
-                .collect();
-            let names: Vec<_> = chosen.iter().map(|it| it.name().to_owned()).collect();
-            let measure = |index: usize| {
-                // A new wire each time: what a program leaves behind on it is gone.
-                let wire = Wire::new();
-                let bench = Bench {
-                    wire: &wire,
-                    cpus,
-                    window: Duration::from_secs_f64(args.seconds.clamp(0.1, 60.0)),
-                };
-                let contestant = chosen
-                    .get(index)
-                    .ok_or_else(|| BenchError::Nothing("no such contestant".into()))?;
-                bench.run(contestant.as_ref(), case)
-            };
-            let outcome =
-                rounds::alternate(case.to_string(), Unit::MPPS, &names, args.rounds, measure);
-            report.add(outcome);
-        }
+            let contestant = chosen
+                .get(index)
+                .ok_or_else(|| BenchError::Nothing("no such contestant".into()))?;
+            bench.run(contestant.as_ref(), case)
+        };
+        let outcome = rounds::alternate(case.to_string(), Unit::MPPS, &names, plan, measure);
+        report.add(outcome);
     }
     report.finish()
 }

@@ -108,6 +108,7 @@ pub(crate) fn run(args: &LabArgs) -> Result<(), BenchError> {
         &args.suite.command,
         &args.suite.out,
     );
+    let plan = args.suite.plan(CASES.len());
     let time = Duration::from_secs_f64(args.suite.seconds.clamp(1.0, 60.0));
     for (case, traffic) in CASES {
         if !is_wanted(only, case, &CASES.map(|it| it.0)) {
@@ -119,7 +120,7 @@ pub(crate) fn run(args: &LabArgs) -> Result<(), BenchError> {
             let station = station.ok_or_else(|| BenchError::Nothing("no such guest".into()))?;
             station.measure(case, traffic, time)
         };
-        let outcome = rounds::alternate(case.to_owned(), unit, &names, args.suite.rounds, measure);
+        let outcome = rounds::alternate(case.to_owned(), unit, &names, plan, measure);
         report.add(outcome);
     }
     report.finish()

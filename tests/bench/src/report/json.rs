@@ -30,7 +30,7 @@ fn case(outcome: &Outcome) -> Value {
             "samples": samples.collect::<Vec<_>>(),
             "value": series.values().map(spread),
             "cpu_seconds_per_second": series.cpu().map(spread),
-            "value_per_cpu_second": series.per_cpu().map(spread),
+            "value_per_cpu_second": series.per_cpu().filter(|_| !outcome.unit.less).map(spread),
             "first_divided_by_this": first.and_then(|it| it.ratio_to(series)).map(spread),
             "failure": series.failure,
         })

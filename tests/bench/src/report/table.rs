@@ -28,6 +28,7 @@ fn row(outcome: &Outcome, series: &Series, first: Option<&Series>) -> String {
         .map_or_else(String::new, |it| format!("{:.2}", it.median));
     let per_cpu = series
         .per_cpu()
+        .filter(|_| !outcome.unit.less)
         .map_or_else(String::new, |it| format!("{:.2}", it.median));
     let ratio = first
         .filter(|it| it.name != series.name)
