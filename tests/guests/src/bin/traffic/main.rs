@@ -12,7 +12,7 @@
 //! | `seconds=N` | end after so many, counted from the first frame; 10 if neither is given |
 //! | `pairs=N` | queue pairs, 1 to 4; 1 if not given |
 //! | `ring=N` | entries of a queue, a power of two; 1024 if not given, or fewer if the card has fewer |
-//! | `batch=N` | most frames between two looks at the other ring; 64 if not given |
+//! | `batch=N` | most frames between two looks at the other ring; 256 if not given |
 //! | `check=1` | receiving: check every byte of every frame |
 //! | `patience=SECONDS` | end when no frame comes or goes for so long; 10 if not given |
 //! | `tsc-khz=N` | cycles of the TSC a millisecond, where KVM's clock does not tell |

@@ -71,7 +71,7 @@ impl Options {
             patience: cycles(line.number("patience").unwrap_or(10)),
             pairs: within(line, "pairs", 1, 1, 4),
             ring,
-            batch: within(line, "batch", 64, 1, 1024),
+            batch: within(line, "batch", 256, 1, 1024),
             check: within(line, "check", 0, 0, 1) == 1,
             kilohertz,
         }
