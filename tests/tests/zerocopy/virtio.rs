@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 
 use net_afxdp::{AttachMode, PortConfig, Queue, Require};
-use ringwire_tests::{Card, Wire};
+use ringwire_tests::{Card, Guest, Options, Wire};
 use rustix::net::{sockopt::xdp_options, xdp::XdpOptionsFlags};
 
 use crate::{
@@ -75,6 +75,29 @@ fn a_guest_on_virtio_net() {
         let text = guest.ok(&format!("ping -q -c 3 -i 0.2 -s {size} {}", Wire::PEER));
         assert!(text.contains("3 packets received"), "-s {size}: {text}");
     }
+    streams(&wire, &mut guest, 2_000_000);
+    end(&wire, guest);
+}
+
+/// No driver that the lab has takes frames of several chunks in zero-copy mode: they are copied, unless zero-copy is
+/// required, which limits the MTU.
+#[test]
+fn frames_of_several_chunks_on_virtio_net_are_copied() {
+    let wire = Wire::of(Card::VirtioNet);
+    wire.far(&format!("ip link set {} mtu 9000", Wire::PEER_IFNAME));
+    wire.near(&format!("ip link set {} mtu 9000", Wire::IFNAME));
+    let (port, queues) = open(&wire, true, PortConfig::default());
+    assert_eq!((port.mode(), port.mtu()), (AttachMode::Native, 9000));
+    assert!(!queues[0].zero_copy() && !kernel_says_zero_copy(&queues[0]));
+    drop((port, queues));
+
+    let mut guest = Guest::boot(Options::new().on(&wire));
+    assert_eq!(guest.ok("cat /sys/class/net/eth0/mtu").trim(), "9000");
+    let text = wire.far(&format!(
+        "ping -q -c 3 -i 0.2 -M do -s 8972 {}",
+        Wire::GUEST
+    ));
+    assert!(text.contains("3 received"), "{text}");
     streams(&wire, &mut guest, 2_000_000);
     end(&wire, guest);
 }
