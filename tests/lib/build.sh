@@ -31,3 +31,9 @@ build_bare_guest() {
     guests_cargo build --release --bin traffic >&2
     printf '%s\n' "$target/guests/release/traffic"
 }
+
+# xsk_object: the XDP program of net-afxdp as an object file, for tests that attach one as others would.
+xsk_object() {
+    (cd "$RINGWIRE_TOP" && cargo build --locked --release --package vmm --bin ringwire --message-format=json-render-diagnostics) |
+        jq -r 'select(.reason == "build-script-executed" and (.package_id | test("net-afxdp"))) | .out_dir + "/xsk.bpf.o"'
+}

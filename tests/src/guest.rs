@@ -13,7 +13,7 @@ use crate::console::{Console, NoLine};
 use crate::{Setup, TempDir, Wire};
 
 /// A guest in an emulated host may be slow; this bounds each wait, and is never what a test measures.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What to run. Each method sets one thing.
 #[derive(Clone, Debug)]

@@ -16,10 +16,12 @@ mod cards;
 mod console;
 mod guest;
 mod setup;
+mod watch;
 mod wire;
 pub mod wirecheck;
 
 pub use cards::Card;
 pub use guest::{Guest, Options, Output, by_pair};
 pub use setup::{Setup, TempDir};
+pub use watch::assert_frames_add_up;
 pub use wire::{Background, Wire};

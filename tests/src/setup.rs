@@ -54,6 +54,12 @@ impl Setup {
             .collect()
     }
 
+    /// An XDP program with its map of sockets, compiled, for tests that attach one as others would.
+    #[must_use]
+    pub fn xsk_object() -> PathBuf {
+        path("RINGWIRE_XSK_OBJECT")
+    }
+
     /// The `wirecheck` program, for this side of the wire; the guest has it in its `/bin`.
     #[must_use]
     pub fn wirecheck() -> PathBuf {

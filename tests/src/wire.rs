@@ -165,6 +165,24 @@ impl Wire {
         command
     }
 
+    /// Moves the VMM's interface into the far end's namespace, where it keeps its name.
+    ///
+    /// # Panics
+    /// When the kernel refuses it.
+    pub fn take_away(&self) {
+        self.near(&format!("ip link set {} netns {}", Self::IFNAME, self.peer));
+    }
+
+    /// Moves it back, and sets it up.
+    ///
+    /// # Panics
+    /// When the kernel refuses it.
+    pub fn bring_back(&self) {
+        self.far(&format!("ip link set {} netns {}", Self::IFNAME, self.vmm));
+        self.near(&format!("ip link set {} up", Self::IFNAME));
+        self.wait_for_carrier();
+    }
+
     /// Whether an XDP program is on the VMM's interface.
     #[must_use]
     pub fn has_program(&self) -> bool {

@@ -1,10 +1,14 @@
-//! Real guests, real wires. See the crate's documentation; `make test` runs these.
+//! Real guests, real wires. See the crate's documentation; `make test` runs these. Numbers in comments are those
+//! of the project's catalogue of hostile input and faults.
 
 mod boot;
 mod disk;
+mod faults;
+mod flood;
 mod life;
 mod net;
 mod offload;
 mod open;
 mod pairs;
 mod pci;
+mod plugin;

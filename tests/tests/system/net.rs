@@ -199,11 +199,9 @@ fn the_guest_has_the_interface_s_mtu_and_link_state() {
     assert_eq!(guest.ok("cat /sys/class/net/eth0/mtu").trim(), "1400");
     assert_eq!(guest.ok("cat /sys/class/net/eth0/carrier").trim(), "1");
     wire.far(&format!("ip link set {} down", Wire::PEER_IFNAME));
-    guest.ok("for i in $(seq 100); do [ $(cat /sys/class/net/eth0/carrier) = 0 ] && break; usleep 100000; done; \
-        [ $(cat /sys/class/net/eth0/carrier) = 0 ]");
+    guest.wait_for_link(false);
     wire.far(&format!("ip link set {} up", Wire::PEER_IFNAME));
-    guest.ok("for i in $(seq 100); do [ $(cat /sys/class/net/eth0/carrier) = 1 ] && break; usleep 100000; done; \
-        [ $(cat /sys/class/net/eth0/carrier) = 1 ]");
+    guest.wait_for_link(true);
     guest.ok(&format!("ping -q -c 3 -W 5 {}", Wire::PEER));
     end(&wire, guest);
 }

@@ -13,13 +13,7 @@ fn with_traffic(wire: &Wire, guest: &mut Guest) -> ringwire_tests::Background {
     wire.far_background(&format!("ping -q -i 0.01 -s 200 {}", Wire::GUEST))
 }
 
-fn wait_for_link(guest: &mut Guest, state: u8) {
-    guest.ok(&format!(
-        "for i in $(seq 300); do [ $(cat /sys/class/net/eth0/carrier) = {state} ] && break; usleep 100000; done; \
-        [ $(cat /sys/class/net/eth0/carrier) = {state} ]"
-    ));
-}
-
+/// 37.
 #[test]
 fn the_link_goes_down_and_comes_back_under_traffic() {
     let wire = Wire::of_cards();
@@ -28,16 +22,17 @@ fn the_link_goes_down_and_comes_back_under_traffic() {
     let traffic = with_traffic(&wire, &mut guest);
     for _ in 0..2 {
         wire.near(&format!("ip link set {} down", Wire::IFNAME));
-        wait_for_link(&mut guest, 0);
+        guest.wait_for_link(false);
         wire.near(&format!("ip link set {} up", Wire::IFNAME));
         wire.wait_for_carrier();
-        wait_for_link(&mut guest, 1);
+        guest.wait_for_link(true);
         guest.ok(&format!("ping -q -c 3 -i 0.5 -W 10 {}", Wire::PEER));
     }
     drop(traffic);
     end(&wire, guest);
 }
 
+/// 43.
 #[test]
 fn channels_change_under_traffic() {
     let wire = Wire::of_cards();
@@ -51,7 +46,7 @@ fn channels_change_under_traffic() {
         if channels > 1 {
             first_queue_only(&wire);
         }
-        wait_for_link(&mut guest, 1);
+        guest.wait_for_link(true);
         guest.ok(&format!("ping -q -c 3 -i 0.5 -W 10 {}", Wire::PEER));
     }
     drop(traffic);

@@ -6,6 +6,7 @@
     reason = "a panic is the failure report, in the helpers of the tests, too"
 )]
 
+mod check;
 mod faults;
 mod frame;
 mod guest;
