@@ -46,15 +46,11 @@ impl Bench<'_> {
         contestant: &dyn Contestant,
         case: Case,
     ) -> Result<Sample, BenchError> {
-        let window = match case.work {
-            Work::RxDrop => self.window + contestant.extra(),
-            Work::TxPush | Work::L2Fwd => self.window,
-        };
         let at_its_end = case.work == Work::RxDrop && contestant.reports_at_its_end();
         let seconds = if at_its_end {
-            (WARM_UP + window).as_secs_f64()
+            (WARM_UP + self.window).as_secs_f64()
         } else {
-            (START + WARM_UP + window).as_secs_f64()
+            (START + WARM_UP + self.window).as_secs_f64()
         };
         let mut far = Received::at_far_end(self.wire)?;
         let command = contestant.command(case, self.wire, self.cpus, seconds);
@@ -80,7 +76,10 @@ impl Bench<'_> {
         }
         thread::sleep(WARM_UP);
         let before = Moment::now(&mut far, &measured)?;
-        thread::sleep(window);
+        thread::sleep(self.window);
+        if case.work == Work::RxDrop && !at_its_end {
+            wait_for_report(contestant, &measured, before.at);
+        }
         let after = Moment::now(&mut far, &measured)?;
         if at_its_end {
             measured.wait(START)?;
@@ -103,6 +102,17 @@ impl Bench<'_> {
     fn generator(&self, case: Case) -> Command {
         let seconds = (START * 3 + self.window).as_secs_f64();
         Own::generator(case, self.wire, self.cpus, seconds)
+    }
+}
+
+/// Some tell only now and then what they receive.
+fn wait_for_report(contestant: &dyn Contestant, measured: &Running, from: Instant) {
+    let told = || {
+        let lines = measured.lines();
+        contestant.received(&lines, from, Instant::now()).is_some()
+    };
+    while !told() && from.elapsed() < START / 2 {
+        thread::sleep(Duration::from_millis(20));
     }
 }
 

@@ -31,17 +31,13 @@ pub(crate) trait Contestant {
     /// The command that does the work of `case` at the near end ([`Wire::IFNAME`]), for at least `seconds` once traffic
     /// flows.
     fn command(&self, case: Case, wire: &Wire, cpus: Cpus, seconds: f64) -> Command;
-    /// Frames received a second, from what it printed between `from` and `to`.
+    /// Frames received a second, from what it printed between `from` and `to`; `None` if that does not tell yet.
     fn received(&self, lines: &[Line], from: Instant, to: Instant) -> Option<f64>;
     /// Whether it has received traffic, from what it has printed.
     fn flows(&self, lines: &[Line]) -> bool;
     /// Whether what it received is known only once it has ended, by itself, after its time.
     fn reports_at_its_end(&self) -> bool {
         false
-    }
-    /// How much longer than others it must be watched until [`received`](Self::received) knows.
-    fn extra(&self) -> Duration {
-        Duration::ZERO
     }
 }
 

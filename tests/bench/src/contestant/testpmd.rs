@@ -1,10 +1,6 @@
 //! DPDK's testpmd on its af_xdp driver (Debian's package dpdk-dev).
 
-use std::{
-    path::Path,
-    process::Command,
-    time::{Duration, Instant},
-};
+use std::{path::Path, process::Command, time::Instant};
 
 use ringwire_tests::Wire;
 
@@ -18,7 +14,7 @@ use crate::{
 const PROGRAM: &str = "dpdk-testpmd";
 
 /// Seconds between two of its reports, and the time that a rate in them is of.
-const PERIOD: Duration = Duration::from_secs(1);
+const PERIOD: u32 = 1;
 
 /// testpmd with one queue.
 #[derive(Debug, Clone, Copy)]
@@ -63,16 +59,15 @@ impl Contestant for Testpmd {
             .arg("--")
             .arg(format!("--forward-mode={mode}"))
             .arg(format!("--txpkts={}", case.size))
-            .arg(format!("--stats-period={}", PERIOD.as_secs()))
+            .arg(format!("--stats-period={}", PERIOD))
             .args(["--total-num-mbufs=8192", "--no-mlockall"]);
         command
     }
 
     fn received(&self, lines: &[Line], from: Instant, to: Instant) -> Option<f64> {
-        let lines = lines
-            .iter()
-            .filter(|it| from + PERIOD <= it.at && it.at <= to);
-        lines.filter_map(|it| rate(&it.text)).next_back()
+        let lines = lines.iter().filter(|it| from <= it.at && it.at <= to);
+        // The period of the first one began before.
+        lines.filter_map(|it| rate(&it.text)).nth(1)
     }
 
     fn flows(&self, lines: &[Line]) -> bool {
@@ -81,14 +76,30 @@ impl Contestant for Testpmd {
             .filter_map(|it| rate(&it.text))
             .any(|it| it > 500.0)
     }
-
-    fn extra(&self) -> Duration {
-        2 * PERIOD
-    }
 }
 
 /// From a line "  Rx-pps:       871234          Rx-bps: ...": the rate of the period that ends there.
 fn rate(line: &str) -> Option<f64> {
     let after = line.split_once("Rx-pps:")?.1;
     after.split_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_rate_is_of_a_period_that_began_in_the_window() {
+        let start = Instant::now();
+        let line = |seconds: u64, pps: u32| Line {
+            at: start + Duration::from_secs(seconds),
+            text: format!("  Rx-pps:       {pps}          Rx-bps:     0"),
+        };
+        let lines = [line(1, 10), line(3, 20), line(4, 30), line(5, 40)];
+        let at = |seconds| start + Duration::from_secs(seconds);
+        assert_eq!(Testpmd.received(&lines, at(2), at(3)), None);
+        assert_eq!(Testpmd.received(&lines, at(2), at(5)), Some(30.0));
+    }
 }
