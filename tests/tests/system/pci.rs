@@ -1,6 +1,6 @@
 //! Virtio over PCI as Linux sees it: functions, BARs and messages, and what a guest can do with them.
 
-use std::time::Duration;
+use std::{fs, path::Path, process::Command, time::Duration};
 
 use ringwire_tests::{Guest, Options, Wire};
 
@@ -169,4 +169,61 @@ fn more_queue_pairs_than_cpus() {
     assert!(text.contains("receiver"), "{text}");
     drop(server);
     end(&wire, guest);
+}
+
+/// How often vCPUs have left the kernel for a device's register, as KVM counts it in debugfs; `None` where
+/// that is not mounted.
+fn register_exits(guest: &Guest) -> Option<u64> {
+    let debugfs = Path::new("/sys/kernel/debug");
+    if std::env::var_os("RINGWIRE_LAB").is_some() && !debugfs.join("kvm").exists() {
+        let mut mount = Command::new("mount");
+        let status = mount.args(["-t", "debugfs", "none"]).arg(debugfs).status();
+        assert!(status.is_ok_and(|status| status.success()), "mount debugfs");
+    }
+    let vms = fs::read_dir(debugfs.join("kvm")).ok()?.flatten();
+    let prefix = format!("{}-", guest.id());
+    let mut ours = vms.filter(|vm| vm.file_name().to_string_lossy().starts_with(&prefix));
+    let text = fs::read_to_string(ours.next()?.path().join("mmio_exits")).ok()?;
+    text.trim().parse().ok()
+}
+
+/// Exits for registers while 50 packets go each way and are answered, one at a time.
+fn exits_of_50_pings(options: Options<'_>) -> Option<u64> {
+    let wire = Wire::new();
+    let mut guest = Guest::boot(options.on(&wire));
+    ping(&mut guest);
+    let before = register_exits(&guest)?;
+    guest.ok(&format!("ping -q -c 50 -i 0.05 {}", Wire::PEER));
+    let exits = register_exits(&guest)? - before;
+    end(&wire, guest);
+    Some(exits)
+}
+
+#[test]
+fn a_card_on_mmio_beside_devices_on_pci() {
+    let wire = Wire::new();
+    let options = Options::new()
+        .on(&wire)
+        .arg("--device")
+        .arg("virtio-net-mmio,netdev=net0,mac=52:54:00:12:34:56");
+    let mut guest = Guest::boot(options);
+    let text = guest.ok("readlink -f /sys/class/net/eth0/device; cat /sys/class/net/eth0/address");
+    assert!(text.contains("/LNRO0005:00/"), "{text}");
+    assert!(text.contains("52:54:00:12:34:56"), "{text}");
+    assert!(guest.ok("ls /sys/bus/pci/devices").contains("0000:00:01.0"));
+    ping(&mut guest);
+    end(&wire, guest);
+}
+
+#[test]
+fn neither_kicks_nor_interrupts_leave_the_kernel() {
+    let Some(pci) = exits_of_50_pings(Options::new()) else {
+        println!("SKIPPED: debugfs is not mounted, so KVM's counters can't be read");
+        return;
+    };
+    // Drivers read registers when they start; a kick or an interrupt each would be 50 or more.
+    assert!(pci < 10, "{pci} exits in 50 pings");
+    // There, each interrupt is acknowledged by a register.
+    let mmio = exits_of_50_pings(Options::new().mmio());
+    println!("register exits in 50 pings: pci {pci}, mmio {mmio:?}");
 }
