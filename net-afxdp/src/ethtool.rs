@@ -9,6 +9,15 @@ const GDRVINFO: u32 = 0x03;
 const GCHANNELS: u32 = 0x3c;
 /// `ETHTOOL_GRXFHINDIR`.
 const GRXFHINDIR: u32 = 0x38;
+/// `ETHTOOL_GLINKSETTINGS`.
+const GLINKSETTINGS: u32 = 0x4c;
+/// `SPEED_UNKNOWN` is -1; what is above `INT_MAX` is no speed either.
+const MAX_SPEED: u32 = 0x7fff_ffff;
+/// `DUPLEX_HALF` and `DUPLEX_FULL`.
+const HALF: u8 = 0;
+const FULL: u8 = 1;
+/// Most words of a link mode mask: the length is signed, and of 8 bits.
+const MAX_MODE_WORDS: usize = 3 * 127;
 /// `ETHTOOL_GFLAGS`, whose answer has the next two.
 const GFLAGS: u32 = 0x25;
 /// `ETH_FLAG_LRO`.
@@ -106,6 +115,34 @@ struct DriverInfo {
 // SAFETY: as long as the kernel's struct of GDRVINFO, the only command it is made with.
 unsafe impl Data for DriverInfo {}
 
+/// `struct ethtool_link_settings`, with the masks that come after it.
+#[repr(C)]
+struct LinkSettings {
+    command: u32,
+    speed: u32,
+    duplex: u8,
+    /// port, phy_address, autoneg, mdio_support, eth_tp_mdix, eth_tp_mdix_ctrl.
+    physical: [u8; 6],
+    /// Length of each of the three masks in words. Negative in an answer: so long must they be.
+    mask_words: i8,
+    /// transceiver, master_slave_cfg, master_slave_state, rate_matching; reserved.
+    rest: [u8; 4 + 7 * 4],
+    masks: [u32; MAX_MODE_WORDS],
+}
+
+// SAFETY: laid out like the kernel's struct of GLINKSETTINGS, the only command it is made with; its
+// masks have room for the longest that the kernel can be asked for.
+unsafe impl Data for LinkSettings {}
+
+/// How fast a link is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LinkSpeed {
+    /// In megabits (10^6) a second; `None`: the driver does not say, or there is no link.
+    pub mbps: Option<u32>,
+    /// Whether it carries both ways at a time; `None`: the driver does not say.
+    pub full_duplex: Option<bool>,
+}
+
 /// `struct ethtool_value`.
 #[repr(C)]
 struct Value {
@@ -170,6 +207,39 @@ pub(crate) fn driver(interface: &str) -> io::Result<Option<String>> {
         String::from_utf8_lossy(name.unwrap_or_default()).into_owned()
     });
     Ok(name.filter(|name| !name.is_empty()))
+}
+
+/// The speed of the interface's link, as far as the driver says.
+///
+/// # Errors
+/// The system's, when the interface is gone.
+pub(crate) fn link_speed(interface: &str) -> io::Result<LinkSpeed> {
+    let settings = |mask_words| LinkSettings {
+        command: GLINKSETTINGS,
+        speed: 0,
+        duplex: 0,
+        physical: [0; _],
+        mask_words,
+        rest: [0; _],
+        masks: [0; _],
+    };
+    // The first answer only says how long the masks are; the second one has them, and the speed.
+    let first = ask(interface, settings(0))?;
+    let words = first.and_then(|answer| answer.mask_words.checked_neg());
+    let Some(words) = words.filter(|&words| words > 0) else {
+        return Ok(LinkSpeed::default());
+    };
+    let Some(answer) = ask(interface, settings(words))? else {
+        return Ok(LinkSpeed::default());
+    };
+    Ok(LinkSpeed {
+        mbps: Some(answer.speed).filter(|speed| (1..=MAX_SPEED).contains(speed)),
+        full_duplex: match answer.duplex {
+            HALF => Some(false),
+            FULL => Some(true),
+            _ => None,
+        },
+    })
 }
 
 /// The interface's offloads, as far as the driver says.
@@ -249,13 +319,18 @@ mod tests {
         assert_eq!(size_of::<DriverInfo>(), 196);
         assert_eq!(size_of::<Value>(), 8);
         assert_eq!(size_of::<Indirections>(), 8 + 4 * MAX_INDIRECTIONS);
+        let masks = 4 * MAX_MODE_WORDS;
+        assert_eq!(size_of::<LinkSettings>(), 48 + masks);
     }
 
     #[test]
     fn loopback_has_offloads_and_other_names_are_errors() {
         let offloads = offloads("lo").unwrap();
         assert!(offloads.iter().any(|it| it.name == "gso"), "{offloads:?}");
-        let error = driver("rw-not-there").unwrap_err();
-        assert_eq!(error.raw_os_error(), Some(libc::ENODEV));
+        assert_eq!(link_speed("lo").unwrap(), LinkSpeed::default());
+        let missing = "rw-not-there";
+        for error in [driver(missing).err(), link_speed(missing).err()] {
+            assert_eq!(error.and_then(|e| e.raw_os_error()), Some(libc::ENODEV));
+        }
     }
 }

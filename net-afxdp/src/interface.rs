@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::{
-    ethtool,
+    ethtool::{self, LinkSpeed},
     netlink::{Asker, LinkInfo, Which},
     program::ForeignProgram,
 };
@@ -124,6 +124,15 @@ impl Interface {
     #[must_use]
     pub fn link_up(&self) -> bool {
         self.info.running
+    }
+
+    /// How fast its link is now. Asks the kernel, for a name that may have changed since.
+    #[must_use]
+    pub fn link_speed(&self) -> LinkSpeed {
+        let name = Asker::open().and_then(|mut asker| asker.ask(Which::Index(self.index())));
+        let speed = name.and_then(|info| ethtool::link_speed(&info.name));
+        // An interface that is gone has no speed either.
+        speed.unwrap_or_default()
     }
 
     /// Number of queues that it has now; their ids start at 0.

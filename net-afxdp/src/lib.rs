@@ -156,7 +156,7 @@ pub use config::{MAX_FRAMES, MIN_FRAMES, PortConfig, Require};
 pub use counters::{Counters, FrameAccounting, Statistics};
 pub use diag::BoundSocket;
 pub use error::{OpenError, QueueError};
-pub use ethtool::Offload;
+pub use ethtool::{LinkSpeed, Offload};
 pub use handed::HandedError;
 pub use interface::{Interface, InterfaceError};
 pub use link::{LinkEvent, LinkMonitor, LinkState};

@@ -44,7 +44,8 @@ Exit status:
   6      the host failed while the guest ran
   128+N  ended by signal N (SIGHUP, SIGINT, SIGTERM)
 
-SIGUSR1 makes a running guest's network cards log their counters.";
+SIGUSR1 makes a running guest's network cards log their counters. SIGUSR2
+asks the guest to announce its addresses on the wire (gratuitous ARP).";
 
 /// Why a VM stopped.
 #[derive(Debug, Clone, PartialEq, Eq)]

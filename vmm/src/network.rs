@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use devices::virtio::net::{NetConfig, NetControl, NetDevice, afxdp::AfXdpBackend};
+use devices::virtio::net::{LinkSpeed, NetConfig, NetControl, NetDevice, afxdp::AfXdpBackend};
 use net_afxdp::{Interface, LinkMonitor, OpenError, Port, Problem, ProgramStatus, Queue, Source};
 
 use crate::{
@@ -117,6 +117,7 @@ impl Network {
                     .unwrap_or_else(|| own_mac(port.interface(), &config.id)),
                 mtu: Some(u16::try_from(port.mtu()).unwrap_or(u16::MAX)),
                 link_up,
+                speed: speed(port.interface()),
                 rate: config.rate,
                 busy_poll: config.busy_poll,
                 offloads: config.offloads,
@@ -158,6 +159,12 @@ fn tell_of_no_link(id: &str, interface: &Interface) {
             "netdev '{id}': {ifname} is down; the guest sees its link down until that changes"
         );
     }
+}
+
+/// The speed of an interface's link, for the guest to show.
+fn speed(interface: &Interface) -> LinkSpeed {
+    let net_afxdp::LinkSpeed { mbps, full_duplex } = interface.link_speed();
+    LinkSpeed { mbps, full_duplex }
 }
 
 /// The sockets and maps that the configuration names, taken over.

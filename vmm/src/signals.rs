@@ -9,17 +9,18 @@ use std::{
 
 use vmm_sys_util::signal::{block_signal, create_sigset, unblock_signal};
 
-/// What ends the VM; SIGCONT, after which the terminal wants its modes again; and SIGUSR1, which
-/// asks for the counters.
-const SIGNALS: [i32; 5] = [
+/// What ends the VM; SIGCONT, after which the terminal wants its modes again; SIGUSR1, which asks for
+/// the counters; and SIGUSR2, which asks for announcements.
+const SIGNALS: [i32; 6] = [
     libc::SIGHUP,
     libc::SIGINT,
     libc::SIGTERM,
     libc::SIGCONT,
     libc::SIGUSR1,
+    libc::SIGUSR2,
 ];
 
-/// Delivers SIGHUP, SIGINT, SIGTERM, SIGCONT and SIGUSR1 to whoever reads it, while it lives.
+/// Delivers SIGHUP, SIGINT, SIGTERM, SIGCONT, SIGUSR1 and SIGUSR2 to whoever reads it, while it lives.
 ///
 /// Made before any thread is started: they inherit the blocked signals, without which one of them
 /// would get the signal instead.

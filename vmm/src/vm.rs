@@ -118,8 +118,9 @@ impl Vm {
         builder::build(config)
     }
 
-    /// Makes the VM end on the signals that `signals` delivers, except SIGCONT, and SIGUSR1, on which
-    /// it logs the counters of its network cards ([`COUNTERS`]).
+    /// Makes the VM end on the signals that `signals` delivers, except SIGCONT, SIGUSR1, on which it
+    /// logs the counters of its network cards ([`COUNTERS`]), and SIGUSR2, on which it asks the guest
+    /// to announce these on the wire.
     pub fn end_on(&mut self, signals: Signals) {
         self.signals = Some(signals);
     }
@@ -245,6 +246,7 @@ impl Control {
                 (libc::SIGCONT, Some(raw)) => raw.renew(),
                 (libc::SIGCONT, None) => {}
                 (libc::SIGUSR1, _) => self.log_counters(),
+                (libc::SIGUSR2, _) => self.networks.iter().for_each(Network::announce),
                 (number, _) => self.exit.request(ExitReason::Signal(number)),
             }
         }

@@ -1,8 +1,8 @@
 //! What the card offers and shows.
 
 use devices::{
-    testing::{register, status},
-    virtio::net::{NetDevice, NetError, loopback::Loopback},
+    testing::{TestDriver, register, status},
+    virtio::net::{LinkSpeed, NetDevice, NetError, loopback::Loopback},
 };
 
 use crate::guest::*;
@@ -11,16 +11,12 @@ use crate::guest::*;
 fn offers_what_it_can_do_and_no_more() {
     let mut guest = NetGuest::plug("tfeat");
     let offered = guest.driver.offered();
-    // Checksums, TSO and USO both ways.
-    let offloads = 0b0011_1011_1000_0011 | 0b111 << 54;
-    let expected = offloads
-        | MTU_FEATURE
-        | 1 << 5
-        | 1 << 16
-        | MRG_RXBUF
-        | INDIRECT_DESC
-        | EVENT_IDX
-        | VERSION_1;
+    // Checksums, TSO and USO both ways, and the switch for them.
+    let offloads = 0b0011_1011_1000_0111 | 0b111 << 54;
+    // Reception, VLANs, some more reception, announcements, the address: bits 18 to 21, and 23.
+    let control = CTRL_VQ | 0xf << 18 | 1 << 23;
+    let ring = INDIRECT_DESC | EVENT_IDX | VERSION_1;
+    let expected = offloads | MTU_FEATURE | 1 << 5 | 1 << 16 | MRG_RXBUF | control | ring;
     assert_eq!(offered, expected);
     assert_eq!(guest.driver.read(register::DEVICE_ID), 1, "a network card");
     assert_eq!(guest.driver.config::<6>(0), MAC);
@@ -38,6 +34,36 @@ fn features_that_were_not_offered_are_refused() {
     }
     assert!(!guest.driver.negotiate(MRG_RXBUF), "the legacy interface");
     assert!(guest.driver.negotiate(VERSION_1));
+    for bit in [18, 19, 20, 21, 23] {
+        let features = VERSION_1 | 1 << bit;
+        assert!(!guest.driver.negotiate(features), "bit {bit} needs more");
+        assert!(guest.driver.negotiate(features | CTRL_VQ));
+    }
+}
+
+#[test]
+fn the_speed_reaches_the_guest_where_it_is_known() {
+    let (near, _far) = Loopback::pair(1514).unwrap();
+    let (mut config, _) = config("tspeed");
+    config.speed = LinkSpeed {
+        mbps: Some(25_000),
+        full_duplex: Some(true),
+    };
+    let device = NetDevice::new(config, vec![near]).unwrap();
+    let control = device.control();
+    let mut driver = TestDriver::on(crate::FACE, device);
+    assert_ne!(driver.offered() & 1 << 63, 0, "SPEED_DUPLEX");
+    assert_eq!(driver.config::<4>(12), 25_000u32.to_le_bytes());
+    assert_eq!(driver.config::<1>(16), [1], "full duplex");
+    control.set_speed(LinkSpeed {
+        mbps: Some(u32::MAX),
+        full_duplex: Some(false),
+    });
+    assert_eq!(driver.config::<4>(12), 0x7fff_ffffu32.to_le_bytes());
+    assert_eq!(driver.config::<1>(16), [0]);
+    control.set_speed(LinkSpeed::default());
+    assert_eq!(driver.config::<4>(12), [0xff; 4], "not known any more");
+    assert_eq!(driver.config::<1>(16), [0xff]);
 }
 
 #[test]

@@ -11,7 +11,8 @@ use std::{
 use devices::{
     testing::{Buffer, DriverQueue, TestDriver, Used, wait_for},
     virtio::net::{
-        BusyPoll, NetBackend, NetConfig, NetControl, NetDevice, Offloads, loopback::Loopback,
+        BusyPoll, LinkSpeed, NetBackend, NetConfig, NetControl, NetDevice, Offloads,
+        loopback::Loopback,
     },
 };
 
@@ -28,6 +29,7 @@ pub(crate) const TX: u16 = 1;
 
 pub(crate) const MTU_FEATURE: u64 = 1 << 3;
 pub(crate) const MRG_RXBUF: u64 = 1 << 15;
+pub(crate) const CTRL_VQ: u64 = 1 << 17;
 pub(crate) const INDIRECT_DESC: u64 = 1 << 28;
 pub(crate) const EVENT_IDX: u64 = 1 << 29;
 pub(crate) const VERSION_1: u64 = 1 << 32;
@@ -55,6 +57,7 @@ pub(crate) fn config(name: &str) -> (NetConfig, Arc<Mutex<Vec<String>>>) {
         mac: MAC,
         mtu: Some(1500),
         link_up: true,
+        speed: LinkSpeed::default(),
         rate: None,
         busy_poll: BusyPoll::Adaptive,
         offloads: Offloads::default(),

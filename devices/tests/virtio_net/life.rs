@@ -148,7 +148,7 @@ fn status_steps_must_come_in_order() {
 fn queues_that_do_not_exist_read_as_zero() {
     let mut guest = NetGuest::plug("t30");
     guest.set_up();
-    for select in [2, 0xffff, 0x1_0000, u32::MAX] {
+    for select in [3, 0xffff, 0x1_0000, u32::MAX] {
         guest.driver.write(register::QUEUE_SEL, select);
         assert_eq!(guest.driver.read(register::QUEUE_NUM_MAX), 0);
         guest.driver.write(register::QUEUE_NUM, 8);

@@ -8,6 +8,7 @@
 
 mod afxdp;
 mod afxdp_pairs;
+mod control;
 mod fault;
 mod features;
 mod frames;

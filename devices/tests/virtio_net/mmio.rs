@@ -14,7 +14,7 @@ fn odd_register_accesses_are_harmless() {
             let mut data = vec![0xff; width];
             guest.driver.mmio().read(offset, &mut data);
             let config = offset >= register::CONFIG;
-            let past_end = offset >= register::CONFIG + 12;
+            let past_end = offset >= register::CONFIG + 17;
             if past_end || !config && (width != 4 || offset % 4 != 0) {
                 assert!(
                     data.iter().all(|&byte| byte == 0),
@@ -27,13 +27,13 @@ fn odd_register_accesses_are_harmless() {
             }
         }
     }
-    let mut all = [0; 12];
+    let mut all = [0; 17];
     guest.driver.mmio().read(register::CONFIG, &mut all);
     assert_eq!(all[..6], MAC);
     for (offset, &byte) in (0..).zip(&all) {
         assert_eq!(guest.driver.config::<1>(offset), [byte]);
     }
-    assert_eq!(guest.driver.config::<8>(8)[..4], all[8..]);
+    assert_eq!(guest.driver.config::<8>(12)[..5], all[12..]);
     assert_eq!(
         guest.driver.config::<8>(u64::MAX - register::CONFIG),
         [0; 8]

@@ -8,7 +8,7 @@ use devices::{
 use crate::{
     guest::*,
     offload_guest::*,
-    pairs_guest::{CTRL_VQ, ERR, OK, PairsGuest},
+    pairs_guest::{ERR, OK, PairsGuest},
 };
 
 /// Bytes of one buffer that holds anything.

@@ -13,7 +13,6 @@ use devices::{
 use crate::guest::*;
 
 pub(crate) const CTRL_GUEST_OFFLOADS: u64 = 1 << 2;
-pub(crate) const CTRL_VQ: u64 = 1 << 17;
 pub(crate) const MQ: u64 = 1 << 22;
 
 /// What the device answers to a command.
@@ -170,6 +169,17 @@ impl<W: NetBackend> PairsGuest<W> {
         let written = self.command_with_room(command, 1);
         assert_eq!(written.len(), 1, "the acknowledgement");
         written[0]
+    }
+
+    /// The same with a command that is in guest memory; its answer comes after it.
+    pub(crate) fn command_at(&mut self, at: u64, len: usize) -> u8 {
+        let answer = at + len as u64;
+        let len = u32::try_from(len).unwrap();
+        let chain = [Buffer::readable(at, len), Buffer::writable(answer, 1)];
+        self.ctrl.add(&chain);
+        self.driver.kick_if_wanted(&mut self.ctrl);
+        assert_eq!(self.ctrl.wait_used().len, 1);
+        self.driver.read_memory(answer, 1)[0]
     }
 
     /// VQ_PAIRS_SET; the answer.

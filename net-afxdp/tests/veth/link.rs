@@ -2,7 +2,7 @@
 
 use std::{os::fd::AsFd, time::Instant};
 
-use net_afxdp::{LinkEvent, LinkMonitor};
+use net_afxdp::{LinkEvent, LinkMonitor, LinkSpeed};
 use rustix::event::PollFlags;
 
 use crate::{
@@ -28,6 +28,16 @@ fn monitor(net: &Net) -> LinkMonitor {
         assert_eq!(next(&mut monitor), Some(LinkEvent::Up));
     }
     monitor
+}
+
+#[test]
+fn a_veth_pair_has_a_speed() {
+    let Some(net) = Net::new() else { return };
+    let LinkSpeed { mbps, full_duplex } = net.interface().link_speed();
+    assert_eq!((mbps, full_duplex), (Some(10_000), Some(true)));
+    let interface = net.interface();
+    drop(net);
+    assert_eq!(interface.link_speed(), LinkSpeed::default(), "it is gone");
 }
 
 #[test]

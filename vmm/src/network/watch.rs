@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, AsRawFd, RawFd};
 
 use net_afxdp::{LinkEvent, ProgramStatus};
 
-use super::Network;
+use super::{Network, speed};
 
 impl Network {
     /// The descriptor that is readable when [`watch`](Self::watch) has something to do.
@@ -34,7 +34,10 @@ impl Network {
 
     fn link_changed(&mut self, event: &LinkEvent) {
         match event {
-            LinkEvent::Up => self.control.set_link(true),
+            LinkEvent::Up => {
+                self.control.set_speed(speed(self.port.interface()));
+                self.control.set_link(true);
+            }
             LinkEvent::Down => self.control.set_link(false),
             LinkEvent::Gone => {
                 self.control.set_link(false);
@@ -58,6 +61,16 @@ impl Network {
                 tracing::info!("netdev '{id}': its interface is now called {name}");
             }
             LinkEvent::Program(_) => {}
+        }
+    }
+
+    /// Asks the guest to announce itself on the wire (`NetControl::announce`), and says so in the log.
+    pub(crate) fn announce(&self) {
+        let id = &self.id;
+        if self.control.announce() {
+            tracing::info!("netdev '{id}': the guest is asked to announce itself");
+        } else {
+            tracing::warn!("netdev '{id}': the guest has no driver that can announce it");
         }
     }
 

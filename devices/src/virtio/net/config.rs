@@ -4,7 +4,7 @@ use super::{
     offloads::Offloads,
     poll::BusyPoll,
     rate::{RateError, RateLimit},
-    wire::ETHERNET_HEADER,
+    wire::{ETHERNET_HEADER, MacAddress, is_station},
 };
 use crate::virtio::worker::OnFault;
 
@@ -26,6 +26,8 @@ pub struct NetConfig {
     pub mtu: Option<u16>,
     /// Whether the link is up at the start.
     pub link_up: bool,
+    /// How fast the link is at the start.
+    pub speed: LinkSpeed,
     /// How much the card may carry; `None`: all that it can.
     pub rate: Option<RateLimit>,
     /// How long the io-threads look for more work before they sleep.
@@ -37,6 +39,27 @@ pub struct NetConfig {
     pub on_fault: OnFault,
 }
 
+/// How fast a link is, for the guest to show (VIRTIO_NET_F_SPEED_DUPLEX; virtio 1.2, 5.1.4).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LinkSpeed {
+    /// In megabits (10^6) a second; `None`: not known.
+    pub mbps: Option<u32>,
+    /// Whether it carries both ways at a time; `None`: not known.
+    pub full_duplex: Option<bool>,
+}
+
+impl LinkSpeed {
+    /// Largest speed that the configuration space can tell.
+    const MOST: u32 = 0x7fff_ffff;
+
+    /// The fields `speed` and `duplex` of the configuration space.
+    pub(super) fn fields(self) -> ([u8; 4], u8) {
+        let speed = self.mbps.map_or(u32::MAX, |mbps| mbps.min(Self::MOST));
+        let duplex = self.full_duplex.map_or(u8::MAX, u8::from);
+        (speed.to_le_bytes(), duplex)
+    }
+}
+
 impl std::fmt::Debug for NetConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("NetConfig")
@@ -44,6 +67,7 @@ impl std::fmt::Debug for NetConfig {
             .field("mac", &self.mac)
             .field("mtu", &self.mtu)
             .field("link_up", &self.link_up)
+            .field("speed", &self.speed)
             .field("rate", &self.rate)
             .field("busy_poll", &self.busy_poll)
             .field("offloads", &self.offloads)
@@ -52,6 +76,12 @@ impl std::fmt::Debug for NetConfig {
 }
 
 impl NetConfig {
+    /// Checks the address.
+    pub(super) fn usable_mac(&self) -> Result<MacAddress, NetError> {
+        let mac = self.mac;
+        is_station(mac).then_some(mac).ok_or(NetError::Mac(mac))
+    }
+
     /// The MTU to offer on back ends that send frames of up to `max_frame` bytes.
     pub(super) fn usable_mtu(&self, max_frame: usize) -> Result<Option<u16>, NetError> {
         let Some(mtu) = self.mtu else {

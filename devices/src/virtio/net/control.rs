@@ -1,8 +1,10 @@
 //! The control queue (virtio 1.2, 5.1.6.5): what the driver asks of the card besides frames.
 //!
 //! Served by a small thread of its own: no vCPU waits for io-threads, and no io-thread has commands
-//! between its frames. The commands are VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET and
-//! VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET; all else is answered by VIRTIO_NET_ERR, as its feature was not offered.
+//! between its frames. A command whose feature was not negotiated, of the wrong length, or that asks for
+//! what is not possible, changes nothing and is answered by VIRTIO_NET_ERR.
+
+mod receive;
 
 use std::{
     io,
@@ -10,14 +12,19 @@ use std::{
 };
 
 use virtio_bindings::virtio_net::{
-    VIRTIO_NET_CTRL_GUEST_OFFLOADS, VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET, VIRTIO_NET_CTRL_MQ,
-    VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET, VIRTIO_NET_ERR, VIRTIO_NET_F_CTRL_GUEST_OFFLOADS,
-    VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_MQ, VIRTIO_NET_OK,
+    VIRTIO_NET_CTRL_ANNOUNCE, VIRTIO_NET_CTRL_ANNOUNCE_ACK, VIRTIO_NET_CTRL_GUEST_OFFLOADS,
+    VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET, VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_ADDR_SET,
+    VIRTIO_NET_CTRL_MAC_TABLE_SET, VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET,
+    VIRTIO_NET_CTRL_RX, VIRTIO_NET_CTRL_RX_ALLMULTI, VIRTIO_NET_CTRL_VLAN, VIRTIO_NET_ERR,
+    VIRTIO_NET_OK,
 };
 
 use super::{
     NetBackend,
     counters::PairCounters,
+    features::{
+        CTRL_GUEST_OFFLOADS, CTRL_MAC_ADDR, CTRL_RX, CTRL_RX_EXTRA, CTRL_VLAN, GUEST_ANNOUNCE, MQ,
+    },
     pairs::{Pairs, UseError},
     shared::{Shared, lock},
 };
@@ -27,27 +34,11 @@ use crate::virtio::{
     requests::{RequestError, RequestHandler},
     worker::StopSignal,
 };
-
-/// Feature bit: there is a control queue.
-pub(super) const CTRL_VQ: u64 = 1 << VIRTIO_NET_F_CTRL_VQ;
-/// Feature bit: the driver can switch receive offloads on and off.
-pub(super) const CTRL_GUEST_OFFLOADS: u64 = 1 << VIRTIO_NET_F_CTRL_GUEST_OFFLOADS;
-/// Feature bit: the driver can use several queue pairs.
-pub(super) const MQ: u64 = 1 << VIRTIO_NET_F_MQ;
+use receive::{ReceiveControl, exactly};
 
 /// Largest size of the control queue: a driver has one command under way.
 pub(super) const CONTROL_QUEUE_SIZE: u16 = 64;
 
-/// Class and command of VQ_PAIRS_SET, as the two bytes that a command starts with.
-const VQ_PAIRS_SET: [u8; 2] = [
-    byte(VIRTIO_NET_CTRL_MQ),
-    byte(VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET),
-];
-/// The same of GUEST_OFFLOADS_SET.
-const GUEST_OFFLOADS_SET: [u8; 2] = [
-    byte(VIRTIO_NET_CTRL_GUEST_OFFLOADS),
-    byte(VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET),
-];
 const OK: u8 = byte(VIRTIO_NET_OK);
 const ERR: u8 = byte(VIRTIO_NET_ERR);
 
@@ -59,19 +50,32 @@ const fn byte(value: u32) -> u8 {
 
 /// Carries commands out, on the control queue's thread.
 pub(super) struct Control<B> {
-    pub(super) pairs: Arc<Mutex<Pairs<B>>>,
-    pub(super) shared: Arc<Shared>,
-    pub(super) counters: Arc<PairCounters>,
+    pairs: Arc<Mutex<Pairs<B>>>,
+    shared: Arc<Shared>,
+    counters: Arc<PairCounters>,
     /// The negotiated features.
-    pub(super) features: u64,
-    /// How often the driver used fewer pairs than there are, for the log.
-    pub(super) fewer: Arc<Quiet>,
-    /// How often the system had no thread for a pair, for the log.
-    pub(super) refusals: Arc<Quiet>,
+    features: u64,
+    log_lines: LogLines,
+    receive: ReceiveControl,
+    /// Why the thread can't go on.
+    broken: Option<RequestError>,
+}
+
+/// How often the driver caused a log line, over all resets.
+#[derive(Debug, Clone, Default)]
+pub(super) struct LogLines {
+    /// It used fewer pairs than there are.
+    fewer: Arc<Quiet>,
+    /// The system had no thread for a pair.
+    refusals: Arc<Quiet>,
 }
 
 /// A command was not carried out.
+#[derive(Debug)]
 struct Refused;
+
+/// What became of a command.
+type Outcome = Result<(), Refused>;
 
 impl<B: NetBackend> RequestHandler for Control<B> {
     fn handle(&mut self, chain: &Chain, _stop: &StopSignal) -> Result<u32, RequestError> {
@@ -82,7 +86,11 @@ impl<B: NetBackend> RequestHandler for Control<B> {
             self.counters.control_refused.add(1);
             return Ok(0);
         }
-        let ack = if self.obey(chain.reader())?.is_ok() {
+        let outcome = self.obey(chain.reader());
+        if let Some(error) = self.broken.take() {
+            return Err(error);
+        }
+        let ack = if outcome.is_ok() {
             OK
         } else {
             self.counters.control_refused.add(1);
@@ -94,52 +102,111 @@ impl<B: NetBackend> RequestHandler for Control<B> {
 }
 
 impl<B: NetBackend> Control<B> {
-    fn obey(&self, mut command: Reader<'_>) -> Result<Result<(), Refused>, RequestError> {
-        match command.read_array::<2>() {
-            Some(VQ_PAIRS_SET) if self.features & MQ != 0 => self.set_pairs(command),
-            Some(GUEST_OFFLOADS_SET) if self.features & CTRL_GUEST_OFFLOADS != 0 => {
-                Ok(self.set_guest_offloads(command))
+    pub(super) fn new(
+        pairs: &Arc<Mutex<Pairs<B>>>,
+        shared: &Arc<Shared>,
+        features: u64,
+        log_lines: &LogLines,
+    ) -> Self {
+        Self {
+            pairs: Arc::clone(pairs),
+            shared: Arc::clone(shared),
+            counters: Arc::clone(&shared.control_counters),
+            features,
+            log_lines: log_lines.clone(),
+            receive: ReceiveControl::new(shared),
+            broken: None,
+        }
+    }
+
+    /// Carries one command out: its class, its number in the class, and data.
+    fn obey(&mut self, mut command: Reader<'_>) -> Outcome {
+        let [class, number] = command.read_array().ok_or(Refused)?;
+        let data = command;
+        match (u32::from(class), u32::from(number)) {
+            (VIRTIO_NET_CTRL_RX, mode) => {
+                let basic = mode <= VIRTIO_NET_CTRL_RX_ALLMULTI;
+                self.needs(if basic { CTRL_RX } else { CTRL_RX_EXTRA })?;
+                self.receive.mode(number, data)
             }
-            _ => Ok(Err(Refused)),
+            (VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_TABLE_SET) => {
+                self.needs(CTRL_RX)?;
+                self.receive.table(data)
+            }
+            (VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_ADDR_SET) => {
+                self.needs(CTRL_MAC_ADDR)?;
+                self.receive.address(data)
+            }
+            (VIRTIO_NET_CTRL_VLAN, _) => {
+                self.needs(CTRL_VLAN)?;
+                self.receive.vlan(number, data)
+            }
+            (VIRTIO_NET_CTRL_ANNOUNCE, VIRTIO_NET_CTRL_ANNOUNCE_ACK) => {
+                self.needs(GUEST_ANNOUNCE)?;
+                self.announced(data)
+            }
+            (VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET) => {
+                self.needs(MQ)?;
+                self.set_pairs(data)
+            }
+            (VIRTIO_NET_CTRL_GUEST_OFFLOADS, VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET) => {
+                self.needs(CTRL_GUEST_OFFLOADS)?;
+                self.set_guest_offloads(data)
+            }
+            _ => Err(Refused),
+        }
+    }
+
+    fn needs(&self, feature: u64) -> Outcome {
+        if self.features & feature == 0 {
+            return Err(Refused);
+        }
+        Ok(())
+    }
+
+    /// 5.1.6.5.4: the driver has announced itself, as it was asked to.
+    fn announced(&self, data: Reader<'_>) -> Outcome {
+        let [] = exactly(data)?;
+        if self.shared.end_announcement() {
+            Ok(())
+        } else {
+            Err(Refused)
         }
     }
 
     /// 5.1.6.5.6: the feature bits of all that are to be on, 64 bits. Frames of the burst that is under way
     /// may still be as they were to be before.
-    fn set_guest_offloads(&self, mut data: Reader<'_>) -> Result<(), Refused> {
-        let wanted = data.read_array().map(u64::from_le_bytes);
-        let wanted = wanted.filter(|_| data.remaining() == 0).ok_or(Refused)?;
+    fn set_guest_offloads(&self, data: Reader<'_>) -> Outcome {
+        let wanted = u64::from_le_bytes(exactly(data)?);
         let done = self.shared.guest_offloads.set(wanted, self.features);
         done.then_some(()).ok_or(Refused)
     }
 
     /// 5.1.6.5.5: the number of pairs, 16 bits, and nothing more.
-    fn set_pairs(&self, mut data: Reader<'_>) -> Result<Result<(), Refused>, RequestError> {
-        let Some(count) = data.read_array().map(u16::from_le_bytes) else {
-            return Ok(Err(Refused));
-        };
-        if data.remaining() > 0 {
-            return Ok(Err(Refused));
-        }
+    fn set_pairs(&mut self, data: Reader<'_>) -> Outcome {
+        let count = u16::from_le_bytes(exactly(data)?);
         let pairs = self.shared.counters.len();
         match lock(&self.pairs).use_pairs(usize::from(count)) {
             Ok(()) => {
                 if usize::from(count) < pairs {
                     self.log_fewer(count, pairs);
                 }
-                Ok(Ok(()))
+                Ok(())
             }
-            Err(UseError::Count { .. } | UseError::Dead) => Ok(Err(Refused)),
+            Err(UseError::Count { .. } | UseError::Dead) => Err(Refused),
             Err(UseError::Thread(error)) => {
                 self.log_no_thread(count, &error);
-                Ok(Err(Refused))
+                Err(Refused)
             }
-            Err(error @ UseError::Lost(_)) => Err(RequestError::Host(io::Error::other(error))),
+            Err(error @ UseError::Lost(_)) => {
+                self.broken = Some(RequestError::Host(io::Error::other(error)));
+                Err(Refused)
+            }
         }
     }
 
     fn log_no_thread(&self, count: u16, error: &io::Error) {
-        if let Some(number) = self.refusals.count() {
+        if let Some(number) = self.log_lines.refusals.count() {
             tracing::warn!(
                 "{}: the guest wants to use {count} queue pairs, but the system refused a thread for one \
                  of them ({error}); it goes on as before (message {number}). Limits on threads are \
@@ -150,7 +217,7 @@ impl<B: NetBackend> Control<B> {
     }
 
     fn log_fewer(&self, count: u16, pairs: usize) {
-        if let Some(number) = self.fewer.count() {
+        if let Some(number) = self.log_lines.fewer.count() {
             tracing::info!(
                 "{}: the guest uses {count} of {pairs} queue pairs (message {number}); it gets what the \
                  other interface queues receive through these. As many queues as the guest has \

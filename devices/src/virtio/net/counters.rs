@@ -20,8 +20,10 @@ impl Counter {
 
 macro_rules! counters {
     ($($(#[$doc:meta])+ $name:ident,)+) => {
-        /// The live counters of one queue pair, or of the control queue.
+        /// The live counters of one queue pair, or of the control queue. On cache lines of their own (128
+        /// bytes: CPUs fetch them in pairs), as each has another thread that writes it.
         #[derive(Debug, Default)]
+        #[repr(align(128))]
         pub(super) struct PairCounters {
             $(pub(super) $name: Counter,)+
         }
@@ -63,6 +65,8 @@ counters! {
     rx_too_long,
     /// Frames dropped because the buffer was too small for the virtio-net header.
     rx_bad_buffer,
+    /// Frames dropped because they are to addresses or VLANs that the driver does not listen to.
+    rx_filtered,
     /// Times that reception stopped because the guest had posted no (or too few) buffers. What
     /// was lost meanwhile is counted by the back end.
     rx_starved,

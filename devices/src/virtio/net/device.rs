@@ -1,25 +1,16 @@
 //! virtio-net towards the driver: features, configuration space, life of the threads.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicBool, Ordering},
-};
-
-use virtio_bindings::virtio_net::{
-    VIRTIO_NET_F_MAC, VIRTIO_NET_F_MTU, VIRTIO_NET_F_STATUS, VIRTIO_NET_S_LINK_UP,
-};
+use std::sync::{Arc, Mutex};
 
 use super::{
     NetBackend, NetConfig, NetControl, NetError,
-    backend::BackendReport,
     config::MAX_PAIRS,
-    control::{CONTROL_QUEUE_SIZE, CTRL_GUEST_OFFLOADS, CTRL_VQ, Control, MQ},
-    counters::PairCounters,
+    control::{CONTROL_QUEUE_SIZE, Control, LogLines},
+    features::{self, CTRL_VQ, MAC, MQ, MTU, SPEED_DUPLEX, STATUS},
     offloads::{Offloads, dependencies_hold},
     pairs::Pairs,
-    rate::Limiter,
-    shared::{Shared, lock},
-    wire::MRG_RXBUF,
+    shared::{ActiveDriver, Shared, lock},
+    wire::{MRG_RXBUF, MacAddress},
     worker::WorkerParts,
 };
 use crate::virtio::{
@@ -29,9 +20,6 @@ use crate::virtio::{
 
 /// Device ID of a network card (section 5).
 const NETWORK_CARD: u32 = 1;
-const MAC: u64 = 1 << VIRTIO_NET_F_MAC;
-const STATUS: u64 = 1 << VIRTIO_NET_F_STATUS;
-const MTU: u64 = 1 << VIRTIO_NET_F_MTU;
 
 /// Largest size of each queue in descriptors.
 pub const QUEUE_SIZE: u16 = 1024;
@@ -42,23 +30,23 @@ mod offset {
     pub(super) const STATUS: usize = 6;
     pub(super) const MAX_PAIRS: usize = 8;
     pub(super) const MTU: usize = 10;
-    pub(super) const LEN: usize = 12;
+    pub(super) const SPEED: usize = 12;
+    pub(super) const DUPLEX: usize = 16;
+    pub(super) const LEN: usize = 17;
 }
-
-/// VIRTIO_NET_S_LINK_UP as the 16-bit field has it.
-const LINK_UP: u16 = 1;
-const _: () = assert!(LINK_UP as u32 == VIRTIO_NET_S_LINK_UP);
 
 /// A virtio-net device on back ends of one kind, one a queue pair.
 ///
-/// With more than one it offers VIRTIO_NET_F_MQ and a control queue, by which the driver says how many
-/// pairs it uses; until it does, that is one.
+/// With more than one it offers VIRTIO_NET_F_MQ: through the control queue, which is always there, the
+/// driver says how many pairs it uses; until it does, that is one.
 #[derive(Debug)]
 pub struct NetDevice<B: NetBackend> {
     shared: Arc<Shared>,
-    mac: [u8; 6],
+    /// As it was made: what it is again after a reset.
+    mac: MacAddress,
     mtu: Option<u16>,
     offloads: Offloads,
+    speed_known: bool,
     /// Shared with the control queue's thread, and never with one that moves frames.
     pairs: Arc<Mutex<Pairs<B>>>,
     count: usize,
@@ -66,8 +54,7 @@ pub struct NetDevice<B: NetBackend> {
     /// The control queue's thread.
     control: Option<WorkerThread>,
     control_faults: Arc<Quiet>,
-    fewer: Arc<Quiet>,
-    refusals: Arc<Quiet>,
+    log_lines: LogLines,
 }
 
 impl<B: NetBackend> NetDevice<B> {
@@ -81,54 +68,27 @@ impl<B: NetBackend> NetDevice<B> {
         let max_frame = max_frame
             .filter(|_| count <= MAX_PAIRS)
             .ok_or(NetError::Pairs(count))?;
-        if config.mac[0] & 1 != 0 || config.mac == [0; 6] {
-            return Err(NetError::Mac(config.mac));
-        }
+        let mac = config.usable_mac()?;
+        let mtu = config.usable_mtu(max_frame)?;
         if let Some(name) = config.offloads.without_checksums() {
             return Err(NetError::Offloads(name));
         }
-        let mtu = config.usable_mtu(max_frame)?;
-        let limits = match &config.rate {
-            Some(limit) => {
-                limit.check()?;
-                Some([Limiter::new(limit), Limiter::new(limit)])
-            }
-            None => None,
-        };
-        let shared = Arc::new(Shared {
-            name: config.name,
-            link_up: AtomicBool::new(config.link_up),
-            guest_offloads: Arc::default(),
-            interrupt: Mutex::new(None),
-            counters: backends
-                .iter()
-                .map(|_| Arc::<PairCounters>::default())
-                .collect(),
-            control_counters: Arc::default(),
-            reports: Mutex::new(vec![BackendReport::default(); count]),
-            limits,
-            busy_poll: config.busy_poll,
-            on_fault: config.on_fault,
-            fault_lines: Quiet::default(),
-            carrier_lines: Quiet::default(),
-            offload_lines: Quiet::default(),
-        });
+        let (offloads, speed_known) = (config.offloads, config.speed.mbps.is_some());
+        let shared = Arc::new(Shared::new(config, &backends)?);
         let mut queue_sizes = vec![QUEUE_SIZE; 2 * count];
-        if count > 1 {
-            queue_sizes.push(CONTROL_QUEUE_SIZE);
-        }
+        queue_sizes.push(CONTROL_QUEUE_SIZE);
         Ok(Self {
-            mac: config.mac,
+            mac,
             mtu,
-            offloads: config.offloads,
+            offloads,
+            speed_known,
             pairs: Arc::new(Mutex::new(Pairs::new(Arc::clone(&shared), backends))),
             shared,
             count,
             queue_sizes,
             control: None,
             control_faults: Arc::default(),
-            fewer: Arc::default(),
-            refusals: Arc::default(),
+            log_lines: LogLines::default(),
         })
     }
 
@@ -149,13 +109,15 @@ impl<B: NetBackend> NetDevice<B> {
 
     fn config_space(&self) -> [u8; offset::LEN] {
         let mut space = [0; offset::LEN];
-        let link = u16::from(self.shared.link_up.load(Ordering::Acquire));
-        let status = link * LINK_UP;
         let pairs = u16::try_from(self.count).unwrap_or(u16::MAX);
-        space[offset::MAC..offset::STATUS].copy_from_slice(&self.mac);
-        space[offset::STATUS..offset::MAX_PAIRS].copy_from_slice(&status.to_le_bytes());
+        let (speed, duplex) = lock(&self.shared.speed).fields();
+        let status = self.shared.status().to_le_bytes();
+        space[offset::MAC..offset::STATUS].copy_from_slice(&*lock(&self.shared.mac));
+        space[offset::STATUS..offset::MAX_PAIRS].copy_from_slice(&status);
         space[offset::MAX_PAIRS..offset::MTU].copy_from_slice(&pairs.to_le_bytes());
-        space[offset::MTU..].copy_from_slice(&self.mtu.unwrap_or(0).to_le_bytes());
+        space[offset::MTU..offset::SPEED].copy_from_slice(&self.mtu.unwrap_or(0).to_le_bytes());
+        space[offset::SPEED..offset::DUPLEX].copy_from_slice(&speed);
+        space[offset::DUPLEX] = duplex;
         space
     }
 
@@ -169,14 +131,7 @@ impl<B: NetBackend> NetDevice<B> {
             name: format!("{}.ctrl", self.shared.name.replace('\0', "")),
             faults: Arc::clone(&self.control_faults),
             on_fault: Arc::clone(&self.shared.on_fault),
-            handler: Control {
-                pairs: Arc::clone(&self.pairs),
-                shared: Arc::clone(&self.shared),
-                counters: Arc::clone(&self.shared.control_counters),
-                features,
-                fewer: Arc::clone(&self.fewer),
-                refusals: Arc::clone(&self.refusals),
-            },
+            handler: Control::new(&self.pairs, &self.shared, features, &self.log_lines),
         };
         let what = "start the thread of the control queue";
         let thread = worker.spawn(queue, interrupt);
@@ -192,18 +147,13 @@ impl<B: NetBackend> VirtioDevice for NetDevice<B> {
 
     fn features(&self) -> u64 {
         let mtu = if self.mtu.is_some() { MTU } else { 0 };
-        let commands = if self.count > 1 {
-            MQ | CTRL_VQ | CTRL_GUEST_OFFLOADS
-        } else {
-            0
-        };
-        MAC | STATUS | MRG_RXBUF | mtu | commands | self.offloads.features()
+        let speed = if self.speed_known { SPEED_DUPLEX } else { 0 };
+        let commands = features::control_plane(self.count);
+        MAC | STATUS | MRG_RXBUF | mtu | speed | commands | self.offloads.features()
     }
 
-    /// 5.1.3.1: what the driver asks for by commands is no use without a way to give them.
     fn check_features(&self, features: u64) -> bool {
-        let commands = features & (MQ | CTRL_GUEST_OFFLOADS) != 0;
-        (!commands || features & CTRL_VQ != 0) && dependencies_hold(features)
+        features::are_complete(features) && dependencies_hold(features)
     }
 
     fn queue_max_sizes(&self) -> &[u16] {
@@ -227,8 +177,11 @@ impl<B: NetBackend> VirtioDevice for NetDevice<B> {
             queues,
             ..
         } = activation;
-        *lock(&self.shared.interrupt) = Some(interrupt.clone());
-        self.shared.guest_offloads.start(features);
+        let driver = ActiveDriver {
+            interrupt: interrupt.clone(),
+            features,
+        };
+        self.shared.begin(driver, self.mac);
         self.log_offloads(features);
         // 5.1.2: receive, transmit, receive, transmit, ..., control; one pair without MQ.
         let count = if features & MQ != 0 { self.count } else { 1 };
@@ -264,7 +217,7 @@ impl<B: NetBackend> VirtioDevice for NetDevice<B> {
     }
 
     fn reset(&mut self) {
-        *lock(&self.shared.interrupt) = None;
+        self.shared.end();
         // First, and joined: nobody uses pairs again after they ended.
         self.control = None;
         lock(&self.pairs).end();

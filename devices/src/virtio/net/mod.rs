@@ -16,6 +16,8 @@ mod config;
 mod control;
 mod counters;
 mod device;
+mod features;
+mod filter;
 pub mod loopback;
 pub mod offload;
 mod offloads;
@@ -30,7 +32,7 @@ mod wire;
 mod worker;
 
 pub use backend::NetBackend;
-pub use config::{NetConfig, NetError};
+pub use config::{LinkSpeed, NetConfig, NetError};
 pub use counters::NetCounters;
 pub use device::{NetDevice, QUEUE_SIZE};
 pub use offloads::Offloads;

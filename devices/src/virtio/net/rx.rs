@@ -12,6 +12,7 @@ use std::{ops::ControlFlow, sync::Arc};
 use super::{
     NetBackend,
     counters::PairCounters,
+    filter::FilterReader,
     offload::coalesce::{Coalescer, Step},
     offloads::{GuestOffloads, ReceiveOffloads},
     rate::Meter,
@@ -42,6 +43,7 @@ pub(super) struct Rx {
     guest_offloads: Arc<GuestOffloads>,
     /// Those of this burst.
     offloads: ReceiveOffloads,
+    filter: FilterReader,
     /// The first buffer of the open frame.
     first: Chain,
     /// Its last one, if there are several.
@@ -90,8 +92,10 @@ impl Rx {
         features: u64,
         counters: Arc<PairCounters>,
         guest_offloads: Arc<GuestOffloads>,
+        filter: FilterReader,
     ) -> Self {
         Self {
+            filter,
             first: queue.new_chain(),
             further: queue.new_chain(),
             queue,
@@ -115,6 +119,10 @@ impl Rx {
         self.offloads = self.guest_offloads.get();
         let mut end = Ok(RxOutcome::Empty);
         let taken = backend.receive(budget, |fragments| {
+            if !self.filter.accepts(fragments) {
+                self.counters.rx_filtered.add(1);
+                return ControlFlow::Continue(());
+            }
             end = match self.deliver(fragments, meter) {
                 Ok(Delivery::Done) => return ControlFlow::Continue(()),
                 Ok(Delivery::Starved(known)) => Ok(RxOutcome::Starved(known)),

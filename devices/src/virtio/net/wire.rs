@@ -18,6 +18,14 @@ pub(super) const MRG_RXBUF: u64 = 1 << VIRTIO_NET_F_MRG_RXBUF;
 /// Bytes of an Ethernet header: a frame has at least these.
 pub(super) const ETHERNET_HEADER: usize = 14;
 
+/// An Ethernet address.
+pub(super) type MacAddress = [u8; 6];
+
+/// Whether it can be a station's own: not a group's, not nobody's.
+pub(super) fn is_station(mac: MacAddress) -> bool {
+    mac[0] & 1 == 0 && mac != [0; 6]
+}
+
 /// Offsets in struct virtio_net_hdr.
 mod field {
     pub(super) const FLAGS: usize = 0;

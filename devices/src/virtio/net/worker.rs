@@ -20,6 +20,7 @@ use super::{
     NetBackend,
     carrier::{Carrier, Interest},
     counters::PairCounters,
+    filter::FilterReader,
     poll::Spin,
     rate::{Limiter, Meter},
     rx::{Rx, RxOutcome},
@@ -124,6 +125,7 @@ impl<B: NetBackend> Worker<B> {
             counters,
             ..
         } = parts;
+        let filter = FilterReader::new(Arc::clone(&parts.shared.filter));
         let port = |index, kick| Port {
             index,
             kick,
@@ -138,6 +140,7 @@ impl<B: NetBackend> Worker<B> {
                 features,
                 Arc::clone(&counters),
                 Arc::clone(&parts.shared.guest_offloads),
+                filter,
             ),
             rx_port: port(rx.index, rx.kick),
             tx: Tx::new(tx.queue, features, Arc::clone(&counters)),
