@@ -8,6 +8,7 @@
 
 mod afxdp;
 mod afxdp_pairs;
+mod coalescing;
 mod control;
 mod fault;
 mod features;

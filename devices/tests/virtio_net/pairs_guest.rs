@@ -72,6 +72,14 @@ impl<W: NetBackend> PairsGuest<W> {
         let (mut config, faults) = config(name);
         config.rate = rate;
         let device = NetDevice::new(config, near).unwrap();
+        Self {
+            faults,
+            ..Self::with_device(device, wires)
+        }
+    }
+
+    /// The same on a device that the test made.
+    pub(crate) fn with_device<B: NetBackend>(device: NetDevice<B>, wires: Vec<W>) -> Self {
         let control = device.control();
         let mut driver = TestDriver::on(crate::FACE, device);
         let features = driver.offered();
@@ -82,7 +90,7 @@ impl<W: NetBackend> PairsGuest<W> {
             driver,
             wires,
             control,
-            faults,
+            faults: Arc::default(),
             features,
             pairs: Vec::new(),
             ctrl,

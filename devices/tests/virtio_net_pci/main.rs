@@ -8,6 +8,8 @@
 
 #[path = "../virtio_net/afxdp.rs"]
 mod afxdp;
+#[path = "../virtio_net/coalescing.rs"]
+mod coalescing;
 #[path = "../virtio_net/control.rs"]
 mod control;
 #[path = "../virtio_net/fault.rs"]

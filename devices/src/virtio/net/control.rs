@@ -4,6 +4,7 @@
 //! between its frames. A command whose feature was not negotiated, of the wrong length, or that asks for
 //! what is not possible, changes nothing and is answered by VIRTIO_NET_ERR.
 
+mod coalescing;
 mod receive;
 
 use std::{
@@ -15,8 +16,8 @@ use virtio_bindings::virtio_net::{
     VIRTIO_NET_CTRL_ANNOUNCE, VIRTIO_NET_CTRL_ANNOUNCE_ACK, VIRTIO_NET_CTRL_GUEST_OFFLOADS,
     VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET, VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_ADDR_SET,
     VIRTIO_NET_CTRL_MAC_TABLE_SET, VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET,
-    VIRTIO_NET_CTRL_RX, VIRTIO_NET_CTRL_RX_ALLMULTI, VIRTIO_NET_CTRL_VLAN, VIRTIO_NET_ERR,
-    VIRTIO_NET_OK,
+    VIRTIO_NET_CTRL_NOTF_COAL, VIRTIO_NET_CTRL_RX, VIRTIO_NET_CTRL_RX_ALLMULTI,
+    VIRTIO_NET_CTRL_VLAN, VIRTIO_NET_ERR, VIRTIO_NET_OK,
 };
 
 use super::{
@@ -29,7 +30,7 @@ use super::{
     shared::{Shared, lock},
 };
 use crate::virtio::{
-    queue::{Chain, Reader},
+    queue::{Chain, Reader, Writer},
     quiet::Quiet,
     requests::{RequestError, RequestHandler},
     worker::StopSignal,
@@ -86,7 +87,10 @@ impl<B: NetBackend> RequestHandler for Control<B> {
             self.counters.control_refused.add(1);
             return Ok(0);
         }
-        let outcome = self.obey(chain.reader());
+        let mut result = chain.writer();
+        result.skip(1);
+        let room = result.remaining();
+        let outcome = self.obey(chain.reader(), &mut result);
         if let Some(error) = self.broken.take() {
             return Err(error);
         }
@@ -97,7 +101,8 @@ impl<B: NetBackend> RequestHandler for Control<B> {
             ERR
         };
         answer.write(&[ack]);
-        Ok(1)
+        // Bounded by the chain's length, which is a u32.
+        Ok(u32::try_from(1 + room - result.remaining()).unwrap_or(1))
     }
 }
 
@@ -119,8 +124,9 @@ impl<B: NetBackend> Control<B> {
         }
     }
 
-    /// Carries one command out: its class, its number in the class, and data.
-    fn obey(&mut self, mut command: Reader<'_>) -> Outcome {
+    /// Carries one command out: its class, its number in the class, and data. What it has to say
+    /// besides its acknowledgement goes to `result`.
+    fn obey(&mut self, mut command: Reader<'_>, result: &mut Writer<'_>) -> Outcome {
         let [class, number] = command.read_array().ok_or(Refused)?;
         let data = command;
         match (u32::from(class), u32::from(number)) {
@@ -152,6 +158,10 @@ impl<B: NetBackend> Control<B> {
             (VIRTIO_NET_CTRL_GUEST_OFFLOADS, VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET) => {
                 self.needs(CTRL_GUEST_OFFLOADS)?;
                 self.set_guest_offloads(data)
+            }
+            (VIRTIO_NET_CTRL_NOTF_COAL, number) => {
+                self.needs(coalescing::feature_of(number))?;
+                coalescing::obey(&self.shared, number, data, result)
             }
             _ => Err(Refused),
         }

@@ -10,7 +10,8 @@ use virtio_bindings::virtio_net::{
     VIRTIO_NET_F_CTRL_GUEST_OFFLOADS, VIRTIO_NET_F_CTRL_MAC_ADDR, VIRTIO_NET_F_CTRL_RX,
     VIRTIO_NET_F_CTRL_RX_EXTRA, VIRTIO_NET_F_CTRL_VLAN, VIRTIO_NET_F_CTRL_VQ,
     VIRTIO_NET_F_GUEST_ANNOUNCE, VIRTIO_NET_F_MAC, VIRTIO_NET_F_MQ, VIRTIO_NET_F_MTU,
-    VIRTIO_NET_F_SPEED_DUPLEX, VIRTIO_NET_F_STATUS,
+    VIRTIO_NET_F_NOTF_COAL, VIRTIO_NET_F_SPEED_DUPLEX, VIRTIO_NET_F_STATUS,
+    VIRTIO_NET_F_VQ_NOTF_COAL,
 };
 
 /// The configuration space has the card's address.
@@ -37,10 +38,21 @@ pub(super) const GUEST_ANNOUNCE: u64 = 1 << VIRTIO_NET_F_GUEST_ANNOUNCE;
 pub(super) const CTRL_GUEST_OFFLOADS: u64 = 1 << VIRTIO_NET_F_CTRL_GUEST_OFFLOADS;
 /// The driver can use several queue pairs.
 pub(super) const MQ: u64 = 1 << VIRTIO_NET_F_MQ;
+/// The driver can have interrupts put off.
+pub(super) const NOTF_COAL: u64 = 1 << VIRTIO_NET_F_NOTF_COAL;
+/// The same for each queue apart.
+pub(super) const VQ_NOTF_COAL: u64 = 1 << VIRTIO_NET_F_VQ_NOTF_COAL;
 
 /// What the control queue is there for (5.1.3.1: each of these requires it).
-const COMMANDS: u64 =
-    CTRL_GUEST_OFFLOADS | CTRL_RX | CTRL_RX_EXTRA | CTRL_VLAN | CTRL_MAC_ADDR | GUEST_ANNOUNCE | MQ;
+const COMMANDS: u64 = CTRL_GUEST_OFFLOADS
+    | CTRL_RX
+    | CTRL_RX_EXTRA
+    | CTRL_VLAN
+    | CTRL_MAC_ADDR
+    | GUEST_ANNOUNCE
+    | MQ
+    | NOTF_COAL
+    | VQ_NOTF_COAL;
 
 /// The control plane of a card with that many queue pairs.
 pub(super) const fn control_plane(pairs: usize) -> u64 {

@@ -12,6 +12,7 @@
 pub mod afxdp;
 pub mod backend;
 mod carrier;
+mod coalesce;
 mod config;
 mod control;
 mod counters;

@@ -13,6 +13,7 @@ use virtio_bindings::virtio_net::{VIRTIO_NET_S_ANNOUNCE, VIRTIO_NET_S_LINK_UP};
 use super::{
     NetBackend, NetConfig, NetError,
     backend::BackendReport,
+    coalesce::{Coalescing, CoalescingCell},
     config::LinkSpeed,
     counters::{NetCounters, PairCounters},
     features::GUEST_ANNOUNCE,
@@ -44,6 +45,8 @@ pub(super) struct Shared {
     pub(super) filter: Arc<FilterCell>,
     /// What the driver takes besides plain frames.
     pub(super) guest_offloads: Arc<GuestOffloads>,
+    /// How each queue's interrupts are put off: receive and transmit queue of each pair in turn.
+    pub(super) coalescing: Vec<Arc<CoalescingCell>>,
     /// One a queue pair.
     pub(super) counters: Vec<Arc<PairCounters>>,
     /// The control queue's.
@@ -90,6 +93,7 @@ impl Shared {
             driver: Mutex::new(None),
             filter: Arc::new(FilterCell::new(filter)),
             guest_offloads: Arc::default(),
+            coalescing: (0..2 * backends.len()).map(|_| Arc::default()).collect(),
             counters: backends
                 .iter()
                 .map(|_| Arc::<PairCounters>::default())
@@ -111,6 +115,9 @@ impl Shared {
         self.set_mac(mac);
         self.filter.publish(RxFilter::new(driver.features, mac));
         self.guest_offloads.start(driver.features);
+        for queue in &self.coalescing {
+            queue.set(Coalescing::default());
+        }
         *lock(&self.driver) = Some(driver);
     }
 

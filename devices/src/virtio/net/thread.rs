@@ -30,10 +30,11 @@ impl<B: NetBackend> NetThread<B> {
     /// # Errors
     /// The system refused a thread, an eventfd or an epoll; the worker comes back with it.
     pub(super) fn start(
-        worker: Box<Worker<B>>,
+        mut worker: Box<Worker<B>>,
         shared: &Shared,
     ) -> Result<Self, (Box<Worker<B>>, io::Error)> {
         let prepared = StopSignal::new().and_then(|stop| {
+            worker.provide_alarm()?;
             let manager = EventManager::new_with_capacity(8).map_err(host_error)?;
             Ok((stop, manager))
         });

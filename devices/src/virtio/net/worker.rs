@@ -9,16 +9,18 @@
 //! Besides its own, the thread may hold the back ends of pairs that the driver does not use: what
 //! they receive goes to this pair's receive queue.
 
+mod notify;
 mod shift;
 mod sleep;
 
 use std::{hint, io, sync::Arc, thread, time::Duration};
 
-use vmm_sys_util::eventfd::EventFd;
+use vmm_sys_util::timerfd::TimerFd;
 
 use super::{
     NetBackend,
     carrier::{Carrier, Interest},
+    coalesce::Moderator,
     counters::PairCounters,
     filter::FilterReader,
     poll::Spin,
@@ -27,12 +29,8 @@ use super::{
     shared::Shared,
     tx::{Tx, TxOutcome},
 };
-use crate::virtio::{
-    ActiveQueue,
-    interrupt::Interrupt,
-    queue::{LiveQueue, QueueFault},
-    worker::StopSignal,
-};
+use crate::virtio::{ActiveQueue, interrupt::Interrupt, queue::QueueFault, worker::StopSignal};
+use notify::Port;
 pub(super) use shift::{Shift, host_error};
 
 /// Frames moved one way before the other way has its turn.
@@ -78,14 +76,6 @@ pub(super) enum Pause {
     Long,
 }
 
-/// One queue's identity towards the transport.
-#[derive(Debug)]
-struct Port {
-    index: u16,
-    kick: Arc<EventFd>,
-    closed: bool,
-}
-
 #[derive(Debug)]
 pub(super) struct Worker<B> {
     pub(super) pair: usize,
@@ -100,6 +90,9 @@ pub(super) struct Worker<B> {
     tx: Tx,
     tx_port: Port,
     interrupt: Interrupt,
+    features: u64,
+    /// Wakes the thread up for an interrupt that was put off.
+    alarm: Option<TimerFd>,
     shared: Arc<Shared>,
     counters: Arc<PairCounters>,
     /// The states that the counters count the beginnings of.
@@ -126,10 +119,17 @@ impl<B: NetBackend> Worker<B> {
             ..
         } = parts;
         let filter = FilterReader::new(Arc::clone(&parts.shared.filter));
+        let coalescing = &parts.shared.coalescing;
         let port = |index, kick| Port {
             index,
             kick,
             closed: false,
+            moderator: Moderator::new(
+                coalescing
+                    .get(usize::from(index))
+                    .map(Arc::clone)
+                    .unwrap_or_default(),
+            ),
         };
         Self {
             pair: parts.pair,
@@ -146,6 +146,8 @@ impl<B: NetBackend> Worker<B> {
             tx: Tx::new(tx.queue, features, Arc::clone(&counters)),
             tx_port: port(tx.index, tx.kick),
             interrupt: parts.interrupt,
+            features,
+            alarm: None,
             spin: Spin::new(parts.shared.busy_poll),
             moved: false,
             fed: false,
@@ -175,6 +177,7 @@ impl<B: NetBackend> Worker<B> {
             }
             let rx = self.receive();
             let tx = self.send();
+            self.notify_due();
             let moved = std::mem::take(&mut self.moved);
             if moved {
                 self.spin.worked();
@@ -208,9 +211,9 @@ impl<B: NetBackend> Worker<B> {
         if let Some(limit) = self.shared.rx_limit() {
             limit.charge(&meter);
         }
-        let moved = announce(
+        let moved = self.rx_port.announce(
             &mut self.rx.queue,
-            self.rx_port.index,
+            meter.frames(),
             &self.interrupt,
             &self.counters,
         );
@@ -260,9 +263,9 @@ impl<B: NetBackend> Worker<B> {
         let Some(result) = result else {
             return Way::Closed;
         };
-        let announced = announce(
+        let announced = self.tx_port.announce(
             &mut self.tx.queue,
-            self.tx_port.index,
+            meter.frames(),
             &self.interrupt,
             &self.counters,
         );
@@ -282,6 +285,11 @@ impl<B: NetBackend> Worker<B> {
     /// Sends what the driver queued before it gave the pair up. What there is no room for in a
     /// bounded time is thrown away and counted: the driver wants its buffers back.
     pub(super) fn drain(&mut self) {
+        self.drain_transmit();
+        self.notify_now();
+    }
+
+    fn drain_transmit(&mut self) {
         // A ring's worth: the driver must not add anything any more (5.1.6.5.5.1).
         for _ in 0..=usize::from(self.tx.queue.size()) / BURST {
             match self.send() {
@@ -291,12 +299,8 @@ impl<B: NetBackend> Worker<B> {
             }
         }
         let result = self.tx.throw_away();
-        announce(
-            &mut self.tx.queue,
-            self.tx_port.index,
-            &self.interrupt,
-            &self.counters,
-        );
+        self.tx_port
+            .announce(&mut self.tx.queue, 0, &self.interrupt, &self.counters);
         self.judge(Side::Tx, result);
     }
 
@@ -354,19 +358,4 @@ impl State {
 
 fn meter(limit: Option<&Limiter>) -> Meter {
     limit.map_or(Meter::unlimited(), Limiter::meter)
-}
-
-/// Publishes a burst and makes its one interrupt decision; false if the burst was empty.
-fn announce(
-    queue: &mut LiveQueue,
-    index: u16,
-    interrupt: &Interrupt,
-    counters: &PairCounters,
-) -> bool {
-    let published = queue.publish();
-    if published && queue.needs_interrupt() {
-        interrupt.queue(index);
-        counters.interrupts.add(1);
-    }
-    published
 }

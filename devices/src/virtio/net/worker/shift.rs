@@ -24,6 +24,15 @@ impl<B: NetBackend> MutEventSubscriber for Shift<B> {
             let _ = port.kick.read();
             return;
         }
+        if let Some(alarm) = worker
+            .alarm
+            .as_mut()
+            .filter(|alarm| alarm.as_raw_fd() == fd)
+        {
+            // It is readable, so this does not wait. What is due is sent by the turn that follows.
+            let _ = alarm.wait();
+            return;
+        }
         let mut carriers = worker.carriers.iter_mut();
         let Some(carrier) = carriers.find(|carrier| carrier.fd() == Some(fd)) else {
             // The stop signal: looked at between any two bursts.
@@ -43,11 +52,11 @@ impl<B: NetBackend> MutEventSubscriber for Shift<B> {
             worker.rx_port.kick.as_raw_fd(),
             worker.tx_port.kick.as_raw_fd(),
         ];
+        let alarm = worker.alarm.as_ref().map(AsRawFd::as_raw_fd);
+        let own = own.into_iter().chain(alarm);
         let own = own.map(|fd| Events::new_raw(fd, EventSet::IN));
         let carriers = worker.carriers.iter_mut();
-        let all = own
-            .into_iter()
-            .chain(carriers.filter_map(Carrier::first_interest));
+        let all = own.chain(carriers.filter_map(Carrier::first_interest));
         for events in all {
             if let Err(error) = ops.add(events) {
                 worker.failure = Some(io::Error::other(format!(

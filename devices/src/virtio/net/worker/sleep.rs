@@ -52,6 +52,7 @@ impl<B: NetBackend> Worker<B> {
                 return None;
             }
         }
+        self.set_alarm();
         Some(pause)
     }
 }
