@@ -47,6 +47,7 @@
 
 pub mod bus;
 pub mod pci;
+pub mod placement;
 pub mod power;
 pub mod pvpanic;
 pub mod serial;

@@ -13,6 +13,7 @@ use std::{
 use devices::{
     GuestRam,
     bus::{BusError, SharedDevice},
+    placement::Placement,
     power::{AcpiPower, KeyboardReset, PowerEvent, PowerHandler},
     pvpanic::{PanicEvent, PvPanic},
     serial::{SERIAL_SIZE, SerialPort},
@@ -111,13 +112,14 @@ struct Machine<'a> {
     buses: Buses,
     exit: ExitRequest,
     stop: Arc<AtomicBool>,
+    placement: Placement,
 }
 
 /// Builds the machine that `config` describes and loads its kernel.
 pub(crate) fn build(config: &VmConfig) -> Result<Vm, BuildError> {
     config.validate()?;
     let kvm = kvm::open()?;
-    let ram = memory::allocate(config.memory)?;
+    let ram = memory::allocate(config.memory, config.hugepages)?;
     let vm = Arc::new(kvm::create_vm(&kvm, &ram)?);
     kvm::create_interrupt_controllers(&vm)?;
     let mut machine = Machine {
@@ -128,6 +130,7 @@ pub(crate) fn build(config: &VmConfig) -> Result<Vm, BuildError> {
         buses: Buses::default(),
         exit: ExitRequest::new().map_err(system("create an eventfd"))?,
         stop: Arc::new(AtomicBool::new(false)),
+        placement: placement(config)?,
     };
     machine.add_power()?;
     // What only reads comes first; then what is given back on an error (interfaces); last what is
@@ -136,6 +139,12 @@ pub(crate) fn build(config: &VmConfig) -> Result<Vm, BuildError> {
     let devices = machine.add_virtio_devices()?;
     let input = machine.add_serial()?;
     machine.finish(entry, input, devices)
+}
+
+/// Where the VM's threads are to run.
+fn placement(config: &VmConfig) -> Result<Placement, BuildError> {
+    let pins = config.pins.iter().map(|pin| (pin.thread.clone(), pin.cpu));
+    Placement::new(pins).map_err(system("ask which CPUs this thread may use"))
 }
 
 fn eventfd() -> Result<EventFd, BuildError> {
@@ -315,6 +324,7 @@ impl Machine<'_> {
             exit: self.exit,
             stop: self.stop,
             signals: None,
+            placement: self.placement,
             transports: devices.transports,
             networks: devices.networks,
             _vm: self.vm,

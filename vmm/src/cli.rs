@@ -7,18 +7,20 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use crate::{
     config::{SerialConfig, Transport, VmConfig},
     exit::STATUS_HELP,
-    size,
 };
 
 pub mod check;
+pub mod memory;
 pub mod netdev;
 pub mod offloads;
 pub mod open;
 pub mod options;
+mod pin;
 mod rate;
 pub mod source;
 
 use check::CheckArgs;
+use memory::MemoryArg;
 use netdev::NetdevError;
 use open::{OPEN_HELP, OpenArgs};
 
@@ -69,9 +71,10 @@ pub struct RunArgs {
     /// Number of vCPUs, up to the host's number of CPUs
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub cpus: u32,
-    /// Guest memory: K, M, G or T after the number, MiB without
-    #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = size::parse)]
-    pub memory: u64,
+    /// Guest memory: K, M, G or T after the number, MiB without; with hugepages=on from the huge pages
+    /// that were set aside on this host (sysctl vm.nr_hugepages)
+    #[arg(long, value_name = "SIZE|size=SIZE,hugepages=on|off", default_value = "256M", value_parser = memory::memory)]
+    pub memory: MemoryArg,
     /// Serial console: stdio (Ctrl-A x leaves), null, or file=PATH for its output
     #[arg(long, value_name = "stdio|null|file=PATH", default_value = "stdio", value_parser = serial)]
     pub serial: SerialConfig,
@@ -106,6 +109,10 @@ pub struct RunArgs {
     /// --cmdline
     #[arg(long, value_name = "pci|mmio", value_parser = transport)]
     pub transport: Option<Transport>,
+    /// Keep threads on one CPU each: vcpuN; a netdev's id (net0), net0.K for its further queue pairs,
+    /// net0.ctrl; blkN, rng0, main, console. May be repeated
+    #[arg(long, value_name = "THREAD=CPU,...")]
+    pub pin: Vec<String>,
 }
 
 /// Why arguments were not understood.
@@ -145,11 +152,13 @@ impl RunArgs {
             initrd: self.initrd,
             cmdline: self.cmdline,
             cpus: self.cpus,
-            memory: self.memory,
+            memory: self.memory.size,
+            hugepages: self.memory.hugepages,
             serial: self.serial,
             disks: Vec::new(),
             netdevs: Vec::new(),
             transport: self.transport,
+            pins: Vec::new(),
         };
         for text in self.disk {
             let disk = netdev::disk(&text).map_err(wrong("--disk", &text))?;
@@ -158,6 +167,10 @@ impl RunArgs {
         for (i, text) in self.netdev.into_iter().enumerate() {
             let netdev = netdev::netdev(&text, i).map_err(wrong("--netdev", &text))?;
             config.netdevs.push(netdev);
+        }
+        for text in self.pin {
+            let pins = pin::pins(&text).map_err(wrong("--pin", &text))?;
+            config.pins.extend(pins);
         }
         let mut used = Vec::new();
         for text in self.device {
@@ -221,11 +234,16 @@ mod tests {
             "virtio-net-pci,netdev=net1,mac=02:00:00:00:00:01",
             "--transport",
             "mmio",
+            "--pin",
+            "vcpu0=1,net0=0",
+            "--pin",
+            "net1=7",
         ])
         .unwrap();
         assert_eq!((config.memory, config.cpus), (8 << 30, 3));
         assert_eq!(config.serial, SerialConfig::File("/tmp/log".into()));
         assert_eq!(config.disks.len(), 2);
+        assert_eq!((config.pins.len(), config.pins[2].cpu), (3, 7));
         assert_eq!(config.netdevs[1].mac, Some([2, 0, 0, 0, 0, 1]));
         use Transport::{Mmio, Pci};
         assert_eq!(config.transports(), [Mmio, Mmio, Mmio, Mmio, Pci]);
@@ -246,6 +264,10 @@ mod tests {
                 "--netdev user: there is no netdev 'user'",
             ),
             (["--disk", "x"], "--disk x: 'x' is not an option"),
+            (
+                ["--pin", "net0=x"],
+                "--pin net0=x: 'x' is no value for net0",
+            ),
             (
                 ["--device", "x,netdev=a"],
                 "--device x,netdev=a: there is no device 'x'",

@@ -5,10 +5,12 @@ use std::{path::PathBuf, thread};
 use crate::memory::{self, MemoryError};
 
 mod netdev;
+mod pins;
 mod transport;
 
 pub(crate) use netdev::check as check_netdevs;
 pub use netdev::{NetdevConfig, NetdevConfigError, SourceConfig};
+pub use pins::{PinConfig, PinError};
 pub use transport::{Transport, TransportError};
 
 /// A whole VM. Start from [`VmConfig::new`] and change what you want otherwise.
@@ -24,6 +26,8 @@ pub struct VmConfig {
     pub cpus: u32,
     /// Guest memory in bytes, a multiple of 4096, at least 64 MiB.
     pub memory: u64,
+    /// Take it from the huge pages that were set aside on this host, all of it at once.
+    pub hugepages: bool,
     /// Where the serial console goes.
     pub serial: SerialConfig,
     /// virtio-blk devices, in the order in which the guest finds them.
@@ -33,6 +37,9 @@ pub struct VmConfig {
     /// The transport of all virtio devices that have none of their own; `None`: PCI, or MMIO if the
     /// command line switches off ACPI, without which a guest does not find PCI.
     pub transport: Option<Transport>,
+    /// Threads that run on one CPU each. Those that are not here may use all that the thread may which
+    /// builds the VM.
+    pub pins: Vec<PinConfig>,
 }
 
 /// The host's end of the serial console.
@@ -82,6 +89,9 @@ pub enum ConfigError {
     /// how the guest is to find its devices
     #[error(transparent)]
     Transport(#[from] TransportError),
+    /// pinned threads
+    #[error(transparent)]
+    Pin(#[from] PinError),
 }
 
 impl VmConfig {
@@ -93,10 +103,12 @@ impl VmConfig {
             cmdline: String::new(),
             cpus: 1,
             memory: 256 << 20,
+            hugepages: false,
             serial: SerialConfig::default(),
             disks: Vec::new(),
             netdevs: Vec::new(),
             transport: None,
+            pins: Vec::new(),
         }
     }
 
@@ -109,6 +121,7 @@ impl VmConfig {
         memory::check_size(self.memory, memory::host_memory())?;
         check_netdevs(&self.netdevs)?;
         self.check_transports()?;
+        pins::check(self)?;
         Ok(())
     }
 }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use crate::exit::{ExitReason, ExitRequest};
-use devices::serial::SerialPort;
+use devices::{placement::Placement, serial::SerialPort};
 use rustix::{
     event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll},
     io::Errno,
@@ -22,6 +22,9 @@ use rustix::{
 mod escape;
 
 use escape::Escape;
+
+/// The input thread's name.
+const NAME: &str = "console";
 
 /// How long to wait for an output that takes nothing before looking whether the VM stops.
 const OUTPUT_WAIT: Duration = Duration::from_millis(20);
@@ -145,7 +148,7 @@ impl Input {
     ///
     /// # Errors
     /// The system has no eventfd or thread left.
-    pub(crate) fn start(config: InputConfig) -> io::Result<Self> {
+    pub(crate) fn start(config: InputConfig, placement: &Placement) -> io::Result<Self> {
         let (stopped, stop) = io::pipe()?;
         let feeder = Feeder {
             stopped,
@@ -156,9 +159,13 @@ impl Input {
             exit: config.exit,
             pending: Vec::new(),
         };
+        let placement = placement.clone();
         let thread = thread::Builder::new()
-            .name("console".to_owned())
-            .spawn(move || feeder.run())?;
+            .name(NAME.to_owned())
+            .spawn(move || {
+                placement.enter(NAME);
+                feeder.run();
+            })?;
         Ok(Self {
             stop: Some(stop),
             thread: Some(thread),

@@ -2,6 +2,9 @@
 //!
 //! Being a file it can be registered and handed on (UMEM, vhost-user); mapped without reservation
 //! it costs what the guest touches, so a guest may be given more than the host has free.
+//!
+//! From huge pages it is reserved as a whole instead: a guest that touched one that is not there any
+//! more would end the VMM by a SIGBUS.
 
 use std::{fs::File, io};
 
@@ -16,6 +19,11 @@ use crate::{
     size::human,
     x86_64::layout::{HOLE_END, HOLE_START},
 };
+
+mod huge;
+mod transparent;
+
+use huge::HugePages;
 
 /// Smallest guest memory in bytes.
 pub const MIN_MEMORY: u64 = 64 << 20;
@@ -44,6 +52,41 @@ pub enum MemoryError {
     /// not whole pages
     #[error("guest memory of {0} bytes is not a multiple of the 4 KiB page")]
     Unaligned(u64),
+    /// the kernel knows of no huge pages
+    #[error(
+        "this host's kernel has no huge pages for guest memory (CONFIG_HUGETLBFS): leave hugepages=on out"
+    )]
+    NoHugePages,
+    /// not whole huge pages
+    #[error(
+        "guest memory of {} is not a multiple of this host's huge pages, which have {}",
+        human(*.size), human(*.page)
+    )]
+    NotHuge {
+        /// What was asked for, in bytes.
+        size: u64,
+        /// Bytes of a huge page.
+        page: u64,
+    },
+    /// others have them, or nobody set them aside
+    #[error(
+        "guest memory of {} needs {needed} huge pages of {page}, and {free} are free: {missing} are missing. Set more aside (`sysctl vm.nr_hugepages={sysctl}`), or leave hugepages=on out",
+        human(*.size)
+    )]
+    FewHugePages {
+        /// What was asked for, in bytes.
+        size: u64,
+        /// The same in huge pages.
+        needed: u64,
+        /// Size of a huge page, in words.
+        page: String,
+        /// How many are there for us.
+        free: u64,
+        /// How many more it takes.
+        missing: u64,
+        /// How many have to be set aside in all.
+        sysctl: u64,
+    },
     /// the memfd could not be made
     #[error("could not create a memfd of {} for guest memory: {source}", human(*.size))]
     Memfd {
@@ -116,27 +159,46 @@ pub fn ranges(size: u64) -> Vec<RamRange> {
     ranges
 }
 
-/// Makes and maps `size` bytes of guest memory.
+/// Makes and maps `size` bytes of guest memory: from the huge pages that were set aside on this
+/// host, or from ordinary ones (which the kernel may make huge by itself).
 ///
 /// # Errors
-/// See [`check_size`]; or the system refuses the memfd or its mapping.
-pub fn allocate(size: u64) -> Result<GuestRam, MemoryError> {
+/// See [`check_size`]; there are too few huge pages; or the system refuses the memfd or its mapping.
+pub fn allocate(size: u64, hugepages: bool) -> Result<GuestRam, MemoryError> {
     check_size(size, host_memory())?;
-    let file = memfd(size).map_err(|source| MemoryError::Memfd { size, source })?;
+    if hugepages {
+        HugePages::of_this_host().check(size)?;
+    }
+    let file = memfd(size, hugepages).map_err(|source| MemoryError::Memfd { size, source })?;
     let regions = ranges(size)
         .into_iter()
-        .map(|range| map(&file, range))
-        .collect::<Result<Vec<_>, _>>()?;
+        .map(|range| map(&file, range, hugepages))
+        .collect::<Result<Vec<_>, _>>();
+    let regions = regions.map_err(|error| match error {
+        // They were there a moment ago.
+        MemoryError::Map {
+            source: MmapRegionError::Mmap(source),
+            ..
+        } if hugepages && source.raw_os_error() == Some(libc::ENOMEM) => {
+            HugePages::of_this_host().too_few(size)
+        }
+        error => error,
+    })?;
     Ok(GuestRam::from_regions(regions)?)
 }
 
-fn memfd(size: u64) -> io::Result<File> {
-    let file = File::from(memfd_create("guest-ram", MemfdFlags::CLOEXEC)?);
+fn memfd(size: u64, hugepages: bool) -> io::Result<File> {
+    let flags = if hugepages {
+        MemfdFlags::CLOEXEC | MemfdFlags::HUGETLB
+    } else {
+        MemfdFlags::CLOEXEC
+    };
+    let file = File::from(memfd_create("guest-ram", flags)?);
     file.set_len(size)?;
     Ok(file)
 }
 
-fn map(file: &File, range: RamRange) -> Result<GuestRegionMmap<()>, MemoryError> {
+fn map(file: &File, range: RamRange, hugepages: bool) -> Result<GuestRegionMmap<()>, MemoryError> {
     let failed = |source| MemoryError::Map {
         size: range.size,
         source,
@@ -149,9 +211,12 @@ fn map(file: &File, range: RamRange) -> Result<GuestRegionMmap<()>, MemoryError>
         Some(FileOffset::new(file, range.offset)),
         length,
         libc::PROT_READ | libc::PROT_WRITE,
-        libc::MAP_SHARED | libc::MAP_NORESERVE,
+        libc::MAP_SHARED | if hugepages { 0 } else { libc::MAP_NORESERVE },
     )
     .map_err(failed)?;
+    if !hugepages {
+        transparent::welcome(&mapping);
+    }
     GuestRegionMmap::new(mapping, GuestAddress(range.start))
         .ok_or_else(|| io_failed(io::ErrorKind::InvalidInput.into()))
 }
@@ -206,7 +271,7 @@ mod tests {
 
     #[test]
     fn both_regions_are_one_file() {
-        let ram = allocate(5 * GIB).unwrap();
+        let ram = allocate(5 * GIB, false).unwrap();
         assert_eq!(ram.num_regions(), 2);
         ram.write_obj(0x1122_3344_5566_7788u64, GuestAddress(4 * GIB))
             .unwrap();

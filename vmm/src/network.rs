@@ -6,7 +6,10 @@ use std::{
     sync::Arc,
 };
 
-use devices::virtio::net::{LinkSpeed, NetConfig, NetControl, NetDevice, afxdp::AfXdpBackend};
+use devices::{
+    placement::Placement,
+    virtio::net::{LinkSpeed, NetConfig, NetControl, NetDevice, afxdp::AfXdpBackend},
+};
 use net_afxdp::{Interface, LinkMonitor, OpenError, Port, Problem, ProgramStatus, Queue, Source};
 
 use crate::{
@@ -77,9 +80,10 @@ impl Network {
     /// Opens the interface and makes the device; nothing is left of them on an error.
     pub(crate) fn open(
         config: &NetdevConfig,
+        placement: &Placement,
         exit: &ExitRequest,
     ) -> Result<(Self, NetDevice<AfXdpBackend>), NetworkError> {
-        Self::try_open(config, exit).map_err(|why| NetworkError {
+        Self::try_open(config, placement, exit).map_err(|why| NetworkError {
             id: config.id.clone(),
             why,
         })
@@ -87,6 +91,7 @@ impl Network {
 
     fn try_open(
         config: &NetdevConfig,
+        placement: &Placement,
         exit: &ExitRequest,
     ) -> Result<(Self, NetDevice<AfXdpBackend>), Why> {
         let ifname = &config.port.ifname;
@@ -121,6 +126,7 @@ impl Network {
                 rate: config.rate,
                 busy_poll: config.busy_poll,
                 offloads: config.offloads,
+                placement: placement.clone(),
                 on_fault: end_vm(exit),
             },
             queues.into_iter().map(AfXdpBackend).collect(),

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use devices::{GuestRam, bus::BusDevice};
+use devices::{GuestRam, bus::BusDevice, placement::Placement};
 use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
 use kvm_ioctls::{Kvm, VmFd};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
@@ -128,7 +128,7 @@ pub fn kvm() -> Result<Verdict, ProbeError> {
     let _ = buses.pio.insert(u64::from(STEP_PORT), 1, steps.clone());
     let vcpu = first_vcpu(&kvm, &vm, &ram, buses, exit.clone())?;
     let stop = Arc::new(AtomicBool::new(false));
-    let thread = vcpu.start(stop.clone())?;
+    let thread = vcpu.start(stop.clone(), &Placement::default())?;
     let started = Instant::now();
     while exit.reason().is_none() && started.elapsed() < PATIENCE {
         thread::sleep(Duration::from_millis(1));

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use devices::{bus::Bus, pci::PciBus};
+use devices::{bus::Bus, pci::PciBus, placement::Placement};
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
 
@@ -101,10 +101,17 @@ impl Vcpu {
     ///
     /// # Errors
     /// The system has no thread left.
-    pub(crate) fn start(self, stop: Arc<AtomicBool>) -> io::Result<VcpuThread> {
-        let thread = thread::Builder::new()
-            .name(format!("vcpu{}", self.index))
-            .spawn(move || self.run_guarded(&stop))?;
+    pub(crate) fn start(
+        self,
+        stop: Arc<AtomicBool>,
+        placement: &Placement,
+    ) -> io::Result<VcpuThread> {
+        let name = format!("vcpu{}", self.index);
+        let placement = placement.clone();
+        let thread = thread::Builder::new().name(name.clone()).spawn(move || {
+            placement.enter(&name);
+            self.run_guarded(&stop);
+        })?;
         Ok(VcpuThread { thread })
     }
 

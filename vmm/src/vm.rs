@@ -10,6 +10,7 @@ use std::{
 
 use devices::{
     GuestRam,
+    placement::Placement,
     virtio::{mmio::MmioTransport, pci::PciTransport},
 };
 use event_manager::{
@@ -46,6 +47,8 @@ pub struct Vm {
     /// Set when everything has to come to its end.
     pub(crate) stop: Arc<AtomicBool>,
     pub(crate) signals: Option<Signals>,
+    /// Where the threads run.
+    pub(crate) placement: Placement,
     /// The virtio devices' registers, for the reset at the end.
     pub(crate) transports: Vec<Registers>,
     pub(crate) networks: Vec<Network>,
@@ -152,8 +155,11 @@ impl Vm {
     /// Starts what runs and serves events until the end is asked for. `running` gets what was
     /// started, also when this fails half-way.
     fn run_threads(&mut self, running: &mut Running) -> Result<(), String> {
+        self.placement.enter("main");
         let raw = self.enter_raw_mode();
-        let input = self.input.take().map(Input::start).transpose();
+        let input = self.input.take();
+        let input = input.map(|config| Input::start(config, &self.placement));
+        let input = input.transpose();
         running.console = input.map_err(|e| failed("start the console's thread", &e))?;
         let mut events = EventManager::new().map_err(|e| failed("create the event loop", &e))?;
         // For ever, if there is nothing to check.
@@ -181,7 +187,7 @@ impl Vm {
 
     fn start_vcpus(&mut self, threads: &mut Vec<VcpuThread>) -> Result<(), String> {
         for vcpu in std::mem::take(&mut self.vcpus) {
-            let thread = vcpu.start(self.stop.clone());
+            let thread = vcpu.start(self.stop.clone(), &self.placement);
             threads.push(thread.map_err(|e| failed("start a vCPU's thread", &e))?);
         }
         Ok(())

@@ -18,6 +18,7 @@ use super::{
     quiet::Quiet,
     worker::{OnFault, StopSignal, WorkerThread},
 };
+use crate::placement::Placement;
 
 /// Most requests of one burst.
 const BURST: usize = 32;
@@ -47,6 +48,8 @@ pub(super) enum RequestError {
 pub(super) struct Worker<H> {
     /// The thread's name, also for the log.
     pub(super) name: String,
+    /// Where it runs.
+    pub(super) placement: Placement,
     /// What the driver did wrong, over all resets.
     pub(super) faults: Arc<Quiet>,
     /// Hears when the thread dies.
@@ -88,7 +91,7 @@ impl<H: RequestHandler> Worker<H> {
         let id = events.add_subscriber(turns);
         let turns = events.subscriber_mut(id).map_err(io::Error::other)?;
         std::mem::replace(&mut turns.setup, Ok(())).map_err(io::Error::other)?;
-        WorkerThread::spawn(&name, stop, on_fault, move |stop| {
+        WorkerThread::spawn(&name, &self.placement, stop, on_fault, move |stop| {
             run(&mut events, id, stop)
         })
     }
@@ -235,6 +238,7 @@ mod tests {
             let said = Arc::clone(&self.said);
             let worker = Worker {
                 name: "test0".to_owned(),
+                placement: Placement::default(),
                 faults: Arc::default(),
                 on_fault: Arc::new(move |reason| said.lock().unwrap().push(reason.to_owned())),
                 handler: Obedient,

@@ -12,6 +12,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 
+use crate::placement::Placement;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 /// Told, in a sentence, why a device's thread ended although nobody asked it to. Called on that
@@ -71,13 +72,14 @@ pub(super) struct WorkerThread {
 }
 
 impl WorkerThread {
-    /// Starts `work` on a thread called `name` (Linux shows the first 15 bytes). It is to return
-    /// soon after `stop` was raised. If it returns an error, or panics, `on_fault` hears of it.
+    /// Starts `work` on a thread called `name` (Linux shows the first 15 bytes), on the CPUs that
+    /// `placement` has for that name. It is to return soon after `stop` was raised. If it returns an error, or panics, `on_fault` hears of it.
     ///
     /// # Errors
     /// The system can't start one more thread. `work` is gone then, with what it owned.
     pub(super) fn spawn<W>(
         name: &str,
+        placement: &Placement,
         stop: Arc<StopSignal>,
         on_fault: OnFault,
         work: W,
@@ -87,9 +89,11 @@ impl WorkerThread {
     {
         let thread = {
             let (name, stop) = (name.to_owned(), Arc::clone(&stop));
-            thread::Builder::new()
-                .name(name.clone())
-                .spawn(move || guarded(&name, &stop, &on_fault, work))?
+            let placement = placement.clone();
+            thread::Builder::new().name(name.clone()).spawn(move || {
+                placement.enter(&name);
+                guarded(&name, &stop, &on_fault, work);
+            })?
         };
         Ok(Self {
             stop,
@@ -146,7 +150,14 @@ mod tests {
         on_fault: OnFault,
         work: impl FnOnce(&StopSignal) -> io::Result<()> + Send + 'static,
     ) -> WorkerThread {
-        WorkerThread::spawn("test0", StopSignal::new().unwrap(), on_fault, work).unwrap()
+        WorkerThread::spawn(
+            "test0",
+            &Placement::default(),
+            StopSignal::new().unwrap(),
+            on_fault,
+            work,
+        )
+        .unwrap()
     }
 
     #[test]

@@ -61,6 +61,7 @@ pub(crate) fn config(name: &str) -> (NetConfig, Arc<Mutex<Vec<String>>>) {
         rate: None,
         busy_poll: BusyPoll::Adaptive,
         offloads: Offloads::default(),
+        placement: Default::default(),
         on_fault: Arc::new(move |text| list.lock().unwrap().push(text.into())),
     };
     (config, faults)

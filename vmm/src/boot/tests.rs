@@ -75,7 +75,7 @@ fn initrds_that_do_not_work_are_refused() {
 #[test]
 fn the_memory_map_leaves_out_the_holes() {
     let gib = 1 << 30;
-    let ram = crate::memory::allocate(5 * gib).unwrap();
+    let ram = crate::memory::allocate(5 * gib, false).unwrap();
     assert_eq!(
         memory_map(&ram, true),
         [

@@ -43,17 +43,20 @@ impl Machine<'_> {
     /// everything else was found to be possible.
     pub(super) fn add_virtio_devices(&mut self) -> Result<VirtioDevices, BuildError> {
         let mut devices = self.plan_virtio_devices()?;
-        let rng = RngDevice::new().on_fault(end_vm(&self.exit));
+        let rng = RngDevice::new()
+            .placed(self.placement.clone())
+            .on_fault(end_vm(&self.exit));
         self.add_virtio(&mut devices, Box::new(rng))?;
         let config = self.config;
         for (i, disk) in config.disks.iter().enumerate() {
             let disk = BlkDevice::open(&disk.path, disk.readonly)?
                 .named(format!("blk{i}"))
+                .placed(self.placement.clone())
                 .on_fault(end_vm(&self.exit));
             self.add_virtio(&mut devices, Box::new(disk))?;
         }
         for netdev in &config.netdevs {
-            let (network, device) = Network::open(netdev, &self.exit)?;
+            let (network, device) = Network::open(netdev, &self.placement, &self.exit)?;
             self.add_virtio(&mut devices, Box::new(device))?;
             devices.networks.push(network);
         }

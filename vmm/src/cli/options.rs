@@ -169,6 +169,11 @@ impl Options {
         }
     }
 
+    /// All keys and values, for a list whose keys are the user's own names.
+    pub fn into_pairs(self) -> Vec<(String, String)> {
+        self.pairs
+    }
+
     /// Ends the list: whatever nobody asked for is unknown.
     ///
     /// # Errors

@@ -53,7 +53,12 @@ fn start(escape: bool) -> (Guest, Input, PipeWriter, ExitRequest) {
         escape,
         exit: exit.clone(),
     };
-    (Guest(port), Input::start(config).unwrap(), writer, exit)
+    (
+        Guest(port),
+        Input::start(config, &Placement::default()).unwrap(),
+        writer,
+        exit,
+    )
 }
 
 #[test]

@@ -24,6 +24,7 @@ use super::{
     requests::Worker,
     worker::{OnFault, WorkerThread, log_fault},
 };
+use crate::placement::Placement;
 pub use error::BlkError;
 use image::Image;
 use request::{Disk, MAX_RANGE};
@@ -40,6 +41,7 @@ const FLUSH: u64 = 1 << VIRTIO_BLK_F_FLUSH;
 pub struct BlkDevice {
     name: String,
     image: Arc<Image>,
+    placement: Placement,
     on_fault: OnFault,
     faults: Arc<Quiet>,
     errors: Arc<Quiet>,
@@ -59,6 +61,7 @@ impl BlkDevice {
         Ok(Self {
             name: "blk0".to_owned(),
             image: Arc::new(Image::open(path, read_only)?),
+            placement: Placement::default(),
             on_fault: log_fault(),
             faults: Arc::default(),
             errors: Arc::default(),
@@ -70,6 +73,13 @@ impl BlkDevice {
     #[must_use]
     pub fn named(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
+        self
+    }
+
+    /// Sets which CPUs the disk's thread runs on.
+    #[must_use]
+    pub fn placed(mut self, placement: Placement) -> Self {
+        self.placement = placement;
         self
     }
 
@@ -140,6 +150,7 @@ impl VirtioDevice for BlkDevice {
         };
         let worker = Worker {
             name: self.name.clone(),
+            placement: self.placement.clone(),
             faults: Arc::clone(&self.faults),
             on_fault: Arc::clone(&self.on_fault),
             handler: disk,

@@ -6,7 +6,7 @@ use super::{
     rate::{RateError, RateLimit},
     wire::{ETHERNET_HEADER, MacAddress, is_station},
 };
-use crate::virtio::worker::OnFault;
+use crate::{placement::Placement, virtio::worker::OnFault};
 
 /// Smallest MTU that can be announced (5.1.4.1).
 pub(super) const MIN_MTU: u16 = 68;
@@ -34,6 +34,8 @@ pub struct NetConfig {
     pub busy_poll: BusyPoll,
     /// What the card offers to do for the guest.
     pub offloads: Offloads,
+    /// Which CPUs the card's threads run on.
+    pub placement: Placement,
     /// Called with a sentence when an io-thread ended by a panic or by a host error that it can't go
     /// on from. The device is dead then; the VM should end rather than live on half.
     pub on_fault: OnFault,
@@ -71,6 +73,7 @@ impl std::fmt::Debug for NetConfig {
             .field("rate", &self.rate)
             .field("busy_poll", &self.busy_poll)
             .field("offloads", &self.offloads)
+            .field("placement", &self.placement)
             .finish_non_exhaustive()
     }
 }

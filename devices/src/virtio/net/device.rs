@@ -129,6 +129,7 @@ impl<B: NetBackend> NetDevice<B> {
     ) -> Result<(), ActivateError> {
         let worker = requests::Worker {
             name: format!("{}.ctrl", self.shared.name.replace('\0', "")),
+            placement: self.shared.placement.clone(),
             faults: Arc::clone(&self.control_faults),
             on_fault: Arc::clone(&self.shared.on_fault),
             handler: Control::new(&self.pairs, &self.shared, features, &self.log_lines),

@@ -23,7 +23,10 @@ use super::{
     rate::Limiter,
     wire::MacAddress,
 };
-use crate::virtio::{interrupt::Interrupt, quiet::Quiet, worker::OnFault};
+use crate::{
+    placement::Placement,
+    virtio::{interrupt::Interrupt, quiet::Quiet, worker::OnFault},
+};
 
 /// VIRTIO_NET_S_LINK_UP and VIRTIO_NET_S_ANNOUNCE as the 16-bit field has them.
 const LINK_UP: u16 = 1;
@@ -56,6 +59,7 @@ pub(super) struct Shared {
     /// The card's limit, for what the guest receives and for what it sends.
     pub(super) limits: Option<[Limiter; 2]>,
     pub(super) busy_poll: BusyPoll,
+    pub(super) placement: Placement,
     pub(super) on_fault: OnFault,
     pub(super) fault_lines: Quiet,
     pub(super) carrier_lines: Quiet,
@@ -102,6 +106,7 @@ impl Shared {
             reports: Mutex::new(vec![BackendReport::default(); backends.len()]),
             limits,
             busy_poll: config.busy_poll,
+            placement: config.placement,
             on_fault: config.on_fault,
             fault_lines: Quiet::default(),
             carrier_lines: Quiet::default(),

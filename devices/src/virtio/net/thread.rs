@@ -65,7 +65,7 @@ impl<B: NetBackend> NetThread<B> {
             shift: Some((manager, id)),
             put,
         };
-        match WorkerThread::spawn(&name, stop, on_fault, work) {
+        match WorkerThread::spawn(&name, &shared.placement, stop, on_fault, work) {
             Ok(thread) => {
                 let given = give.send(running);
                 debug_assert!(given.is_ok(), "the thread waits for its worker");

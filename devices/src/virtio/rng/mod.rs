@@ -15,6 +15,7 @@ use super::{
     requests::{RequestError, RequestHandler, Worker},
     worker::{OnFault, StopSignal, WorkerThread, log_fault},
 };
+use crate::placement::Placement;
 
 /// Device ID of the entropy device (virtio 1.2, section 5).
 const DEVICE_ID: u32 = 4;
@@ -28,6 +29,7 @@ const BLOCK: usize = 1024;
 /// The entropy device.
 pub struct RngDevice {
     name: String,
+    placement: Placement,
     on_fault: OnFault,
     faults: Arc<Quiet>,
     worker: Option<WorkerThread>,
@@ -38,10 +40,18 @@ impl RngDevice {
     pub fn new() -> Self {
         Self {
             name: "rng0".to_owned(),
+            placement: Placement::default(),
             on_fault: log_fault(),
             faults: Arc::default(),
             worker: None,
         }
+    }
+
+    /// Sets which CPUs the device's thread runs on.
+    #[must_use]
+    pub fn placed(mut self, placement: Placement) -> Self {
+        self.placement = placement;
+        self
     }
 
     /// Sets who is told when the device's thread dies.
@@ -86,6 +96,7 @@ impl VirtioDevice for RngDevice {
         let queue = queue.ok_or(ActivateError::QueueMissing(0))?;
         let worker = Worker {
             name: self.name.clone(),
+            placement: self.placement.clone(),
             faults: Arc::clone(&self.faults),
             on_fault: Arc::clone(&self.on_fault),
             handler: Entropy([0; BLOCK]),

@@ -1,0 +1,115 @@
+//! Which CPUs the threads of a machine run on.
+
+use std::{collections::BTreeMap, io, sync::Arc};
+
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+/// Places threads on CPUs by their names. The default one leaves every thread where it was made.
+///
+/// Linux gives a new thread the CPUs of the thread that makes it, and a device's threads are made by
+/// the vCPU whose driver is ready. So as soon as any thread is pinned, every other one has to be
+/// [placed](Self::enter) too, lest an io-thread share the vCPU's one CPU.
+#[derive(Debug, Clone, Default)]
+pub struct Placement(Option<Arc<Places>>);
+
+#[derive(Debug)]
+struct Places {
+    pins: BTreeMap<String, usize>,
+    /// For threads that are not pinned.
+    others: CpuSet,
+}
+
+/// The CPUs that the calling thread may use, in order.
+///
+/// # Errors
+/// The system's.
+pub fn allowed_cpus() -> io::Result<Vec<usize>> {
+    let set = sched_getaffinity(None)?;
+    let cpus = 0..CpuSet::MAX_CPU;
+    Ok(cpus.filter(|&cpu| set.is_set(cpu)).collect())
+}
+
+impl Placement {
+    /// Pins each of these threads, by name, to one CPU, and lets all others use the CPUs that the calling
+    /// thread may use now. No pins: leaves every thread where it was made.
+    ///
+    /// # Errors
+    /// The system does not tell the CPUs of this thread.
+    pub fn new(pins: impl IntoIterator<Item = (String, usize)>) -> io::Result<Self> {
+        let pins: BTreeMap<_, _> = pins.into_iter().collect();
+        if pins.is_empty() {
+            return Ok(Self::default());
+        }
+        let others = sched_getaffinity(None)?;
+        Ok(Self(Some(Arc::new(Places { pins, others }))))
+    }
+
+    /// Moves the calling thread to where the thread `name` belongs. If the system refuses that (a
+    /// cpuset that changed since), the thread runs where it is, and the log says so.
+    pub fn enter(&self, name: &str) {
+        let Some(places) = &self.0 else {
+            return;
+        };
+        let cpus = match places.pins.get(name) {
+            Some(&cpu) if cpu < CpuSet::MAX_CPU => {
+                let mut one = CpuSet::new();
+                one.set(cpu);
+                one
+            }
+            _ => places.others,
+        };
+        if let Err(error) = sched_setaffinity(None, &cpus) {
+            tracing::warn!(
+                "the thread {name} could not be moved to its CPUs, and runs on those of the thread that \
+                 made it: {}",
+                io::Error::from(error)
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    /// The CPUs of a new thread `name`, made by one that is pinned as `maker`.
+    fn cpus(placement: &Placement, maker: &str, name: &str) -> Vec<usize> {
+        thread::scope(|scope| {
+            let work = || {
+                placement.enter(maker);
+                let inner = scope.spawn(|| {
+                    placement.enter(name);
+                    allowed_cpus().unwrap()
+                });
+                inner.join().unwrap()
+            };
+            scope.spawn(work).join().unwrap()
+        })
+    }
+
+    #[test]
+    fn threads_are_where_they_belong_whoever_makes_them() {
+        let all = allowed_cpus().unwrap();
+        let (first, last) = (all[0], *all.last().unwrap());
+        let pins = [("vcpu0".to_owned(), first), ("net0".to_owned(), last)];
+        let placement = Placement::new(pins).unwrap();
+        assert_eq!(cpus(&placement, "vcpu0", "net0"), [last]);
+        assert_eq!(cpus(&placement, "net0", "vcpu0"), [first]);
+        assert_eq!(cpus(&placement, "vcpu0", "net0.1"), all, "not inherited");
+        assert_eq!(allowed_cpus().unwrap(), all, "this thread is not concerned");
+        let none = Placement::new([]).unwrap();
+        assert!(none.0.is_none());
+        assert_eq!(cpus(&none, "vcpu0", "net0"), all);
+    }
+
+    #[test]
+    fn a_cpu_that_is_not_there_changes_nothing() {
+        let all = allowed_cpus().unwrap();
+        for cpu in [CpuSet::MAX_CPU - 1, CpuSet::MAX_CPU, usize::MAX] {
+            let placement = Placement::new([("a".to_owned(), cpu)]).unwrap();
+            assert_eq!(cpus(&placement, "b", "a"), all, "{cpu}");
+        }
+    }
+}
