@@ -31,7 +31,7 @@ const NUMBER: usize = 14;
 const PATTERN: usize = 22;
 
 /// Builds the guest, once.
-fn traffic() -> &'static Path {
+pub(crate) fn traffic() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
         let sources = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/guests/Cargo.toml");

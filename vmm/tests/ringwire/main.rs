@@ -25,6 +25,8 @@ mod open;
 #[cfg(test)]
 mod pci;
 #[cfg(test)]
+mod placement;
+#[cfg(test)]
 mod process;
 #[cfg(test)]
 mod wire;

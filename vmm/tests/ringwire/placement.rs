@@ -1,0 +1,200 @@
+//! Where threads run (`--pin`) and where memory comes from (`--memory size=..,hugepages=on`).
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    sync::Mutex,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    bare::traffic,
+    guest::Code,
+    process::{Process, have_kvm, outcome, run},
+    wire::{Wire, can_run},
+};
+
+/// Longer than a thread takes to name and to move itself.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn field(status: &str, name: &str) -> String {
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    line.unwrap_or_default().trim().to_owned()
+}
+
+/// The CPUs of each thread of a process, by its name, as taskset writes them.
+fn cpus(process: u32) -> BTreeMap<String, String> {
+    let tasks = fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    tasks
+        .filter_map(|task| fs::read_to_string(task.unwrap().path().join("status")).ok())
+        .map(|status| {
+            (
+                field(&status, "Name:"),
+                field(&status, "Cpus_allowed_list:"),
+            )
+        })
+        .collect()
+}
+
+/// The numbers of a list such as `0-2,5`.
+fn numbers(list: &str) -> Vec<usize> {
+    let run = |run: &str| {
+        let (first, last) = run.split_once('-').unwrap_or((run, run));
+        first.parse().unwrap()..=last.parse().unwrap()
+    };
+    list.split(',').flat_map(run).collect()
+}
+
+fn own_cpus() -> String {
+    field(
+        &fs::read_to_string("/proc/self/status").unwrap(),
+        "Cpus_allowed_list:",
+    )
+}
+
+/// The io-thread is made by the vCPU's thread, and must not be where that one is.
+#[test]
+fn threads_are_pinned_by_their_names() {
+    if !can_run() {
+        return;
+    }
+    let all = own_cpus();
+    let (first, last) = (numbers(&all)[0], *numbers(&all).last().unwrap());
+    let wire = Wire::new();
+    let netdev = format!("af-xdp,ifname={},id=lan", wire.name);
+    let [vcpu, net] = [format!("vcpu0={first}"), format!("lan={last}")];
+    for (pins, expected) in [
+        (vec![&vcpu, &net], [first.to_string(), last.to_string()]),
+        (vec![&vcpu], [first.to_string(), all.clone()]),
+        (vec![], [all.clone(), all.clone()]),
+    ] {
+        let mut arguments = vec!["--netdev", &netdev, "--cmdline", "acpi=off mode=rx"];
+        for pin in pins {
+            arguments.extend(["--pin", pin]);
+        }
+        let mut guest = Process::start(&mut run(traffic(), &arguments));
+        guest.wait_for("ready\n");
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let cpus = cpus(guest.id());
+            let found = ["vcpu0", "lan"].map(|name| cpus.get(name).cloned().unwrap_or_default());
+            let others = cpus.values().filter(|cpus| **cpus == all).count();
+            if found == expected && others > 0 {
+                break;
+            }
+            assert!(Instant::now() < deadline, "{expected:?}: {cpus:?}");
+        }
+        guest.signal(libc::SIGTERM);
+        assert_eq!(guest.finish().code(), 128 + libc::SIGTERM);
+    }
+}
+
+#[test]
+fn impossible_pins_are_refused() {
+    let kernel = Code::new().power_off().kernel();
+    for (pin, code, words) in [
+        (
+            "vcpu1=0",
+            1,
+            "there is no thread 'vcpu1' to pin; this guest has: main, console, vcpu0",
+        ),
+        ("net0=0", 1, "there is no thread 'net0' to pin"),
+        (
+            "vcpu0=4000",
+            1,
+            "'vcpu0' can't run on CPU 4000: ringwire may use the CPUs",
+        ),
+        ("vcpu0", 2, "'vcpu0' is not an option"),
+        (
+            "vcpu0=all",
+            2,
+            "'all' is no value for vcpu0: the number of a CPU",
+        ),
+    ] {
+        let end = outcome(&mut run(kernel.as_path(), &["--pin", pin]));
+        end.assert_fails(code, words);
+    }
+}
+
+fn meminfo(name: &str) -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap();
+    let value = field(&text, name);
+    let number = value.split_whitespace().next();
+    number.and_then(|number| number.parse().ok()).unwrap_or(0)
+}
+
+/// The number of huge pages of the host, set back when dropped.
+struct SetAside(u64);
+
+impl SetAside {
+    const SYSCTL: &str = "/proc/sys/vm/nr_hugepages";
+
+    fn more(count: u64) -> Option<Self> {
+        let before = meminfo("HugePages_Total:");
+        let guard = Self(before);
+        fs::write(Self::SYSCTL, (before + count).to_string()).ok()?;
+        (meminfo("HugePages_Total:") >= before + count).then_some(guard)
+    }
+}
+
+impl Drop for SetAside {
+    fn drop(&mut self) {
+        let _ = fs::write(Self::SYSCTL, self.0.to_string());
+    }
+}
+
+/// One test at a time: huge pages are the host's.
+static HUGE: Mutex<()> = Mutex::new(());
+
+#[test]
+fn huge_pages_are_reserved_and_given_back() {
+    let _one = HUGE.lock();
+    if !have_kvm() {
+        return;
+    }
+    let page = meminfo("Hugepagesize:") * 1024;
+    if page != 2 << 20 {
+        eprintln!("skipped: huge pages of {page} bytes");
+        return;
+    }
+    let Some(_pages) = SetAside::more(32) else {
+        eprintln!("skipped: no more huge pages to be had");
+        return;
+    };
+    let unused = || meminfo("HugePages_Free:") - meminfo("HugePages_Rsvd:");
+    let before = unused();
+    let kernel = Code::new().print("ready").echo().power_off().kernel();
+    let memory = ["--memory", "size=64M,hugepages=on"];
+    let mut guest = Process::start(&mut run(kernel.as_path(), &memory));
+    guest.wait_for("ready");
+    assert_eq!(unused(), before - 32, "64 MiB are the guest's");
+    guest.send(b"q");
+    assert_eq!(guest.finish().code(), 0);
+    assert_eq!(unused(), before);
+}
+
+#[test]
+fn missing_huge_pages_are_counted() {
+    let _one = HUGE.lock();
+    if !have_kvm() {
+        return;
+    }
+    let kernel = Code::new().power_off().kernel();
+    let refused = |memory, code, words: &str| {
+        let end = outcome(&mut run(kernel.as_path(), &["--memory", memory]));
+        end.assert_fails(code, words);
+    };
+    let page = meminfo("Hugepagesize:");
+    if page == 0 {
+        refused("size=64M,hugepages=on", 1, "CONFIG_HUGETLBFS");
+    } else {
+        // More than can have been set aside.
+        let needed = (meminfo("MemTotal:") / page + 1) * 2;
+        let size = format!("size={}K,hugepages=on", needed * page);
+        refused(&size, 1, &format!("needs {needed} huge pages of"));
+        refused(&size, 1, "`sysctl vm.nr_hugepages=");
+    }
+    refused("size=64M,hugepages=1", 2, "'1' is no value for hugepages");
+    refused("size=64M,hugepages=on,share=on", 2, "no option 'share'");
+    refused("hugepages=on", 2, "the option 'size' is missing");
+}
