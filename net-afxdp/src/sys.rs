@@ -35,6 +35,37 @@ pub(crate) fn set_tx_budget(socket: BorrowedFd<'_>, frames: u32) -> io::Result<(
     }
 }
 
+/// Makes the socket's own system calls poll its queue (`SO_PREFER_BUSY_POLL`), for up to `micros`
+/// microseconds and `budget` frames each, rather than that the card interrupts.
+///
+/// # Errors
+/// The system's: `EPERM` without CAP_NET_ADMIN, `ENOPROTOOPT` before Linux 5.11.
+pub(crate) fn set_busy_poll(socket: BorrowedFd<'_>, micros: u32, budget: u32) -> io::Result<()> {
+    let options = [
+        (libc::SO_PREFER_BUSY_POLL, 1),
+        (libc::SO_BUSY_POLL, micros),
+        (libc::SO_BUSY_POLL_BUDGET, budget),
+    ];
+    for (option, value) in options {
+        let value = libc::c_int::try_from(value).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let size = libc::socklen_t::try_from(size_of_val(&value)).unwrap_or_default();
+        // SAFETY: the option's value is an int, which outlives the call.
+        let result = unsafe {
+            libc::setsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                option,
+                (&raw const value).cast(),
+                size,
+            )
+        };
+        if result != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
 /// Makes the interface promiscuous for as long as the packet socket is open (packet(7)).
 ///
 /// # Errors

@@ -8,7 +8,7 @@ use std::{
 
 use devices::{
     placement::Placement,
-    virtio::net::{LinkSpeed, NetConfig, NetControl, NetDevice, afxdp::AfXdpBackend},
+    virtio::net::{BusyPoll, LinkSpeed, NetConfig, NetControl, NetDevice, afxdp::AfXdpBackend},
 };
 use net_afxdp::{Interface, LinkMonitor, OpenError, Port, Problem, ProgramStatus, Queue, Source};
 
@@ -108,7 +108,8 @@ impl Network {
             let Problem { what, fix, .. } = problem;
             tracing::warn!("netdev '{}': {what}: {fix}", config.id);
         }
-        let queues = port.take_queues();
+        let mut queues = port.take_queues();
+        queues.iter_mut().for_each(|queue| busy_poll(queue, config));
         let zero_copy = queues.iter().all(Queue::zero_copy);
         let sockets = queues
             .iter()
@@ -163,6 +164,25 @@ fn tell_of_no_link(id: &str, interface: &Interface) {
     } else {
         tracing::warn!(
             "netdev '{id}': {ifname} is down; the guest sees its link down until that changes"
+        );
+    }
+}
+
+/// With a fixed `busy-poll`, a queue of a card that puts frames in place is polled by its io-thread all the
+/// way down. (Others have no queue of their own: the thread would do the sender's work.)
+fn busy_poll(queue: &mut Queue, config: &NetdevConfig) {
+    let BusyPoll::For(time) = config.busy_poll else {
+        return;
+    };
+    if time.is_zero() || !queue.zero_copy() {
+        return;
+    }
+    if let Err(error) = queue.set_busy_poll(time) {
+        tracing::info!(
+            "netdev '{}': queue {} is not busy-polled in the kernel (SO_PREFER_BUSY_POLL, which needs \
+             CAP_NET_ADMIN): {error}",
+            config.id,
+            queue.id()
         );
     }
 }

@@ -48,6 +48,8 @@ struct Path<K> {
     limits: FrameLimits,
     /// What comes next in the rx ring is the rest of a frame that is too long.
     dropping: bool,
+    /// Looking for frames polls the card.
+    busy_poll: bool,
     counters: Counters,
 }
 
@@ -59,6 +61,7 @@ impl<K: Kernel> Path<K> {
             pool,
             limits,
             dropping: false,
+            busy_poll: false,
             counters: Counters::default(),
         };
         path.arm();

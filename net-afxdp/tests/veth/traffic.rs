@@ -1,6 +1,10 @@
 //! Frames in and out, by content, in both modes.
 
-use std::{ops::ControlFlow, os::fd::AsFd, time::Instant};
+use std::{
+    ops::ControlFlow,
+    os::fd::AsFd,
+    time::{Duration, Instant},
+};
 
 use net_afxdp::{AttachMode, LinkMonitor, Port, PortConfig, Queue, SendError};
 use rustix::event::PollFlags;
@@ -115,6 +119,29 @@ fn what_is_sent_arrives_whole_and_in_order() {
         let counters = queue.counters();
         assert_eq!((counters.tx_packets, counters.tx_lost), (500, 0));
         assert_eq!(queue.statistics().unwrap().tx_invalid_descs, 0);
+        assert!(queue.accounting().is_balanced(), "{:?}", queue.accounting());
+    }
+}
+
+/// On veth there is no card to poll, and it must not matter. The kernel takes the options there too.
+#[test]
+fn a_queue_that_is_busy_polled_carries_the_same() {
+    let Some(net) = Net::new() else { return };
+    for mode in MODES {
+        let (_port, mut queue) = open(&PortConfig {
+            mode: Some(mode),
+            ..config(&net.near)
+        });
+        queue.set_busy_poll(Duration::from_micros(50)).unwrap();
+        let far = Packet::open(&net.far);
+        for (number, length) in (0..200).zip(lengths()) {
+            far.send(&frame(number, length)).unwrap();
+            let got = receive(&mut queue, 1);
+            assert!(got == [frame(number, length)], "{mode}: frame {number}");
+            send(&mut queue, &frame(number, length)).unwrap();
+            queue.flush().unwrap();
+            assert!(far.receive() == Some(frame(number, length)), "{mode}");
+        }
         assert!(queue.accounting().is_balanced(), "{:?}", queue.accounting());
     }
 }

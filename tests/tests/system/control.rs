@@ -90,9 +90,9 @@ fn mac(guest: &mut Guest) -> [u8; 6] {
     let text = guest.ok("cat /sys/class/net/eth0/address");
     let bytes = text.trim().split(':');
     let bytes: Vec<u8> = bytes
-        .map(|byte| u8::from_str_radix(byte, 16).unwrap())
+        .map(|byte| u8::from_str_radix(byte, 16).expect("a byte of an address"))
         .collect();
-    bytes.try_into().unwrap()
+    bytes.try_into().expect("six bytes")
 }
 
 /// A counter of the card as it is now.
@@ -105,8 +105,10 @@ fn counter(guest: &Guest, name: &str) -> u64 {
         if log.matches("': guest, on").count() > asked && log.ends_with('\n') {
             let line = log.lines().rfind(|line| line.contains("': guest, on"));
             let word = format!(" {name}=");
-            let (_, value) = line.unwrap().split_once(&word).unwrap();
-            return value.split(' ').next().unwrap().parse().unwrap();
+            let value = line.and_then(|line| line.split_once(&word));
+            let digits = value.and_then(|(_, rest)| rest.split(' ').next());
+            let number = digits.and_then(|digits| digits.parse().ok());
+            return number.unwrap_or_else(|| panic!("no counter {name}: {log}"));
         }
         assert!(Instant::now() < deadline, "no counters: {log}");
         thread::sleep(Duration::from_millis(10));
@@ -125,7 +127,7 @@ fn eventually(what: &str, mut probe: impl FnMut() -> bool) {
 fn received(guest: &mut Guest, interface: &str) -> usize {
     let file = format!("/sys/class/net/{interface}/statistics/rx_packets");
     let text = guest.ok(&format!("cat {file}"));
-    text.trim().parse().unwrap()
+    text.trim().parse().expect("a number")
 }
 
 #[test]
@@ -201,7 +203,9 @@ fn hears_what_it_wants(guest: &mut Guest, wire: &Wire) {
     assert_eq!(counter(guest, "rx_filtered"), dropped + 2 * count);
 
     guest.signal(Signal::USR2);
-    let address = Wire::GUEST.split('.').map(|byte| byte.parse().unwrap());
+    let address = Wire::GUEST
+        .split('.')
+        .map(|byte| byte.parse().expect("a byte"));
     let address: Vec<u8> = address.collect();
     // From its own address about its own address (RFC 5227, 3).
     far.wait("a gratuitous ARP", 1, |frame| {

@@ -3,6 +3,8 @@
 use std::{
     collections::BTreeMap,
     fs,
+    path::Path,
+    process::Command,
     sync::Mutex,
     time::{Duration, Instant},
 };
@@ -10,7 +12,7 @@ use std::{
 use crate::{
     bare::traffic,
     guest::Code,
-    process::{Process, have_kvm, outcome, run},
+    process::{Process, have_kvm, outcome, ringwire, run},
     wire::{Wire, can_run},
 };
 
@@ -143,6 +145,12 @@ impl Drop for SetAside {
     }
 }
 
+fn with_memory(kernel: &Path, memory: &str) -> Command {
+    let mut command = ringwire(&["run", "--memory", memory]);
+    command.arg("--kernel").arg(kernel);
+    command
+}
+
 /// One test at a time: huge pages are the host's.
 static HUGE: Mutex<()> = Mutex::new(());
 
@@ -164,8 +172,7 @@ fn huge_pages_are_reserved_and_given_back() {
     let unused = || meminfo("HugePages_Free:") - meminfo("HugePages_Rsvd:");
     let before = unused();
     let kernel = Code::new().print("ready").echo().power_off().kernel();
-    let memory = ["--memory", "size=64M,hugepages=on"];
-    let mut guest = Process::start(&mut run(kernel.as_path(), &memory));
+    let mut guest = Process::start(&mut with_memory(kernel.as_path(), "size=64M,hugepages=on"));
     guest.wait_for("ready");
     assert_eq!(unused(), before - 32, "64 MiB are the guest's");
     guest.send(b"q");
@@ -180,8 +187,8 @@ fn missing_huge_pages_are_counted() {
         return;
     }
     let kernel = Code::new().power_off().kernel();
-    let refused = |memory, code, words: &str| {
-        let end = outcome(&mut run(kernel.as_path(), &["--memory", memory]));
+    let refused = |memory: &str, code, words: &str| {
+        let end = outcome(&mut with_memory(kernel.as_path(), memory));
         end.assert_fails(code, words);
     };
     let page = meminfo("Hugepagesize:");
