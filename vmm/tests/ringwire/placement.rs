@@ -187,21 +187,28 @@ fn missing_huge_pages_are_counted() {
         return;
     }
     let kernel = Code::new().power_off().kernel();
-    let refused = |memory: &str, code, words: &str| {
+    let refused = |memory: &str, words: &str| {
         let end = outcome(&mut with_memory(kernel.as_path(), memory));
-        end.assert_fails(code, words);
+        end.assert_fails(1, words);
     };
     let page = meminfo("Hugepagesize:");
-    if page == 0 {
-        refused("size=64M,hugepages=on", 1, "CONFIG_HUGETLBFS");
-    } else {
-        // More than can have been set aside.
-        let needed = (meminfo("MemTotal:") / page + 1) * 2;
-        let size = format!("size={}K,hugepages=on", needed * page);
-        refused(&size, 1, &format!("needs {needed} huge pages of"));
-        refused(&size, 1, "`sysctl vm.nr_hugepages=");
+    match meminfo("MemTotal:").checked_div(page) {
+        None => refused("size=64M,hugepages=on", "CONFIG_HUGETLBFS"),
+        Some(all) => {
+            // More than can have been set aside.
+            let needed = (all + 1) * 2;
+            let size = format!("size={}K,hugepages=on", needed * page);
+            refused(&size, &format!("needs {needed} huge pages of"));
+            refused(&size, "`sysctl vm.nr_hugepages=");
+        }
     }
-    refused("size=64M,hugepages=1", 2, "'1' is no value for hugepages");
-    refused("size=64M,hugepages=on,share=on", 2, "no option 'share'");
-    refused("hugepages=on", 2, "the option 'size' is missing");
+    for (memory, words) in [
+        ("size=64M,hugepages=1", "'1' is no value for hugepages"),
+        ("size=64M,hugepages=on,share=on", "no option 'share'"),
+        ("hugepages=on", "the option 'size' is missing"),
+    ] {
+        let end = outcome(&mut with_memory(kernel.as_path(), memory));
+        assert_eq!(end.code(), 2, "{end:?}");
+        assert!(end.stderr.contains(words), "{end:?}");
+    }
 }
