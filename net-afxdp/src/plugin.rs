@@ -12,10 +12,9 @@
 //!
 //! Two requests are not made. `/version`: 0.1 is the only one there has been. `/config_busy_poll,TIMEOUT,BUDGET`
 //! with a socket: the plugin then sets SO_PREFER_BUSY_POLL, SO_BUSY_POLL and SO_BUSY_POLL_BUDGET on it, as a pod
-//! without CAP_NET_ADMIN may not. These make the kernel run the driver's NAPI loop inside the system calls of
-//! whoever reads the socket, instead of on its interrupts. Here nobody makes such calls while frames come: a
-//! [`Queue`](crate::Queue) looks at its rings in memory, and whoever polls it for a while does that, so
-//! the driver would not be run at all until the next system call.
+//! without CAP_NET_ADMIN may not. It would have to be asked before the map is used and the connection ends, when
+//! nobody knows whether the queue becomes a zero-copy one, which alone gains by it
+//! ([`Queue::set_busy_poll`](crate::Queue::set_busy_poll) is for that, with the capability).
 
 use std::{
     io::{self, IoSlice, IoSliceMut},
