@@ -11,12 +11,14 @@ mod pci;
 mod queue;
 
 use std::{
+    fs::File,
     sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
-use vm_memory::{Bytes, GuestAddress};
+use rustix::fs::{MemfdFlags, memfd_create};
+use vm_memory::{Bytes, FileOffset, GuestAddress};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::{
@@ -124,6 +126,18 @@ pub fn wait_for<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// The memory of a test's guest: two regions of one memfd, as a VMM's.
+pub fn ram() -> GuestRam {
+    let file = memfd_create("guest-ram", MemfdFlags::CLOEXEC).expect("a memfd");
+    rustix::fs::ftruncate(&file, RAM_END).expect("a memfd of that size");
+    let file = Arc::new(File::from(file));
+    let region = |start| {
+        let place = FileOffset::from_arc(Arc::clone(&file), start);
+        (GuestAddress(start), REGION, Some(place))
+    };
+    GuestRam::from_ranges_with_files([region(0), region(SEAM)]).expect("guest memory")
+}
+
 /// A driver and its device.
 #[derive(Debug)]
 pub struct TestDriver {
@@ -142,8 +156,11 @@ impl TestDriver {
 
     /// Plugs `device` into a machine of 32 MiB, with the registers of either transport.
     pub fn on(face: Face, device: impl VirtioDevice + 'static) -> Self {
-        let regions = [(GuestAddress(0), REGION), (GuestAddress(SEAM), REGION)];
-        let ram = GuestRam::from_ranges(&regions).expect("guest memory");
+        Self::in_ram(face, ram(), device)
+    }
+
+    /// The same in guest memory that was made by [`ram`], for a device that has to know it before.
+    pub fn in_ram(face: Face, ram: GuestRam, device: impl VirtioDevice + 'static) -> Self {
         let registers = Registers::new(face, ram.clone(), Box::new(device));
         Self {
             ram,

@@ -30,6 +30,9 @@ pub struct PortConfig {
     pub frames: u32,
     /// Open only if at least this is reached, on every queue.
     pub require: Require,
+    /// Frames to send in place may lie in several pieces, whatever the MTU: ask for frames of several
+    /// descriptors (`XDP_USE_SG`, Linux 6.6) where that does not cost the driver's zero-copy mode.
+    pub scattered: bool,
 }
 
 impl Default for PortConfig {
@@ -42,13 +45,15 @@ impl Default for PortConfig {
             start_queue: 0,
             frames: 4096,
             require: Require::Any,
+            scattered: false,
         }
     }
 }
 
 impl PortConfig {
     /// Bytes of memory that will be locked: for a user without CAP_IPC_LOCK, they count against
-    /// RLIMIT_MEMLOCK together with those of all other AF_XDP sockets of that user.
+    /// RLIMIT_MEMLOCK together with those of all other AF_XDP sockets of that user. A
+    /// [`SharedMemory`](crate::SharedMemory) comes on top, once per queue.
     #[must_use]
     pub fn locked_memory(&self) -> u64 {
         u64::from(self.queues)

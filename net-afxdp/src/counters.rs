@@ -17,6 +17,9 @@ pub struct Counters {
     pub tx_packets: u64,
     /// Bytes of those.
     pub tx_bytes: u64,
+    /// Frames of `tx_packets` that were sent in place
+    /// ([`Queue::send_in_place`](crate::Queue::send_in_place)).
+    pub tx_in_place: u64,
     /// Frames of those that the kernel reported as lost (peer down, longer than the MTU, queue
     /// full in the driver).
     pub tx_lost: u64,
@@ -67,6 +70,9 @@ pub struct FrameAccounting {
     pub transmitting: u32,
     /// In the completion ring, sent and not reclaimed yet.
     pub completion: u32,
+    /// How many of those in `tx`, `transmitting` and `completion` are not of the queue's memory, but
+    /// pieces of frames that are sent in place.
+    pub in_place: u32,
 }
 
 impl FrameAccounting {
@@ -82,7 +88,8 @@ impl FrameAccounting {
             self.transmitting,
             self.completion,
         ];
-        places.iter().copied().map(u64::from).sum::<u64>() == u64::from(self.total)
+        let sum = places.iter().copied().map(u64::from).sum::<u64>();
+        sum == u64::from(self.total) + u64::from(self.in_place)
     }
 }
 
@@ -101,9 +108,16 @@ mod tests {
             tx: 5,
             transmitting: 6,
             completion: 7,
+            in_place: 0,
         };
         assert!(right.is_balanced());
         assert!(!FrameAccounting { free: 0, ..right }.is_balanced());
+        let one = |tx| FrameAccounting {
+            tx,
+            in_place: 1,
+            ..right
+        };
+        assert!(one(6).is_balanced() && !one(5).is_balanced());
         assert!(
             !FrameAccounting {
                 completion: 8,

@@ -163,6 +163,17 @@ impl Interface {
     pub fn xdp_program(&self) -> Option<&ForeignProgram> {
         self.info.xdp.as_ref()
     }
+
+    /// Says so if nothing passes because the interface is switched off.
+    pub(crate) fn warn_if_down(&self) {
+        if !self.admin_up() {
+            tracing::warn!(
+                interface = self.name(),
+                "the interface is down: nothing passes until it is up (`ip link set dev {} up`)",
+                self.name()
+            );
+        }
+    }
 }
 
 fn explain(name: String, source: io::Error) -> InterfaceError {

@@ -7,7 +7,7 @@ use rustix::net::{
 };
 
 use crate::{
-    config::Require,
+    config::{PortConfig, Require},
     interface::Interface,
     probe,
     umem::{CHUNK_SIZE, RX_HEADROOM},
@@ -32,6 +32,8 @@ const TAILROOM: u32 = 320;
 pub(crate) struct FrameLimits {
     /// Most chunks of a frame to send, from 1 to [`MAX_FRAGMENTS`].
     send_chunks: u32,
+    /// Most descriptors of a frame to send that lies scattered.
+    send_fragments: u32,
     /// Longest frame that can be received, in bytes.
     received: u32,
 }
@@ -40,6 +42,7 @@ impl FrameLimits {
     /// Each frame in one chunk.
     pub(crate) const ONE_CHUNK: Self = Self {
         send_chunks: 1,
+        send_fragments: 1,
         received: CHUNK_SIZE - RX_HEADROOM,
     };
 
@@ -53,10 +56,12 @@ impl FrameLimits {
         match driver_limit {
             None => Self {
                 send_chunks: wanted.clamp(1, most),
+                send_fragments: most,
                 received: fragment * most,
             },
             Some(limit) if limit > 1 => Self {
                 send_chunks: wanted.clamp(1, limit.min(most)),
+                send_fragments: limit.min(most),
                 received: (fragment - TAILROOM) * limit.min(most),
             },
             Some(_) => Self::ONE_CHUNK,
@@ -66,6 +71,11 @@ impl FrameLimits {
     /// Most chunks of a frame to send.
     pub(crate) fn send_chunks(self) -> u32 {
         self.send_chunks
+    }
+
+    /// Most descriptors of a frame to send.
+    pub(crate) fn send_fragments(self) -> u32 {
+        self.send_fragments
     }
 
     /// Whether a frame can have several descriptors.
@@ -92,10 +102,14 @@ impl FrameLimits {
 /// Whether frames of several chunks are needed on this interface and can be had. Not asked for without
 /// need, nor if zero-copy is required of a driver that has it for frames of one chunk only: the
 /// kernel would bind it in copy mode.
-pub(crate) fn wanted(interface: &Interface, require: Require) -> bool {
+///
+/// Frames that fit into a chunk may lie [scattered](PortConfig::scattered): then it is asked for where it
+/// costs no zero-copy mode.
+pub(crate) fn wanted(interface: &Interface, config: &PortConfig) -> bool {
     let one = FrameLimits::ONE_CHUNK.mtu();
+    let require = config.require;
     if interface.mtu() <= one {
-        return false;
+        return config.scattered && kernel_can() && (config.force_copy || is_free(interface));
     }
     if require == Require::ZeroCopy
         && probe::features(interface.index()).is_none_or(|it| it.zero_copy_fragments <= 1)
@@ -118,6 +132,11 @@ pub(crate) fn wanted(interface: &Interface, require: Require) -> bool {
         );
     }
     can
+}
+
+/// Whether the driver does not have zero-copy for frames of one chunk only.
+fn is_free(interface: &Interface) -> bool {
+    probe::features(interface.index()).is_some_and(|it| !it.zero_copy || it.zero_copy_fragments > 1)
 }
 
 /// Whether the kernel knows `XDP_USE_SG` (Linux 6.6).

@@ -16,11 +16,12 @@ use crate::{
     promiscuous::Promiscuous,
     queue::Queue,
     rss,
+    shared_memory::SharedMemory,
     socket::{self, Socket, SocketOptions},
     source::Source,
     status::{ProgramStatus, ProgramWatch},
     steering::Steering,
-    umem::{CHUNK_SIZE, Umem},
+    umem::Umem,
 };
 
 /// An interface opened for AF_XDP.
@@ -60,21 +61,36 @@ impl Port {
     /// # Errors
     /// [`OpenError`]; what had been done is undone.
     pub fn open_from(config: &PortConfig, source: Source) -> Result<Self, OpenError> {
+        Self::open_sharing(config, source, None)
+    }
+
+    /// The same with memory from which frames are sent in place: every queue registers all of it.
+    ///
+    /// # Errors
+    /// [`OpenError`]; what had been done is undone.
+    pub fn open_sharing(
+        config: &PortConfig,
+        source: Source,
+        memory: Option<&SharedMemory>,
+    ) -> Result<Self, OpenError> {
         let interface = look_up(config)?;
-        Self::open_on(config, &interface, source).map_err(|error| or_gone(&interface, error))
+        Self::open_on(config, &interface, source, memory)
+            .map_err(|error| or_gone(&interface, error))
     }
 
     fn open_on(
         config: &PortConfig,
         interface: &Interface,
         source: Source,
+        memory: Option<&SharedMemory>,
     ) -> Result<Self, OpenError> {
-        let multi_buffer = multi_buffer::wanted(interface, config.require);
+        let multi_buffer = multi_buffer::wanted(interface, config);
         let (mut steering, sockets) = Steering::new(config, interface, source, multi_buffer)?;
         let opening = Opening {
             config,
             interface,
             multi_buffer,
+            memory,
         };
         let queues = opening.queues(&mut steering, sockets)?;
         let watch = ProgramWatch::start(interface)?;
@@ -175,7 +191,7 @@ pub(crate) fn look_up(config: &PortConfig) -> Result<Interface, OpenError> {
     check(config)?;
     let interface = Interface::by_name(&config.ifname)?;
     check_queues(config, &interface)?;
-    warn_about(&interface);
+    interface.warn_if_down();
     Ok(interface)
 }
 
@@ -223,21 +239,12 @@ pub(crate) fn check_queues(config: &PortConfig, interface: &Interface) -> Result
     })
 }
 
-fn warn_about(interface: &Interface) {
-    if !interface.admin_up() {
-        tracing::warn!(
-            interface = interface.name(),
-            "the interface is down: nothing passes until it is up (`ip link set dev {} up`)",
-            interface.name()
-        );
-    }
-}
-
 /// What the queues of a port have in common.
 struct Opening<'a> {
     config: &'a PortConfig,
     interface: &'a Interface,
     multi_buffer: bool,
+    memory: Option<&'a SharedMemory>,
 }
 
 impl Opening<'_> {
@@ -272,8 +279,8 @@ impl Opening<'_> {
         socket: Option<OwnedFd>,
     ) -> Result<Queue, QueueError> {
         let frames = self.config.frames;
-        let (umem, pool) = Umem::new(frames).map_err(|source| QueueError::Memory {
-            need: u64::from(frames) * u64::from(CHUNK_SIZE) / 1024,
+        let (umem, pool) = Umem::new(frames, self.memory).map_err(|source| QueueError::Memory {
+            need: Umem::needed(frames, self.memory) / 1024,
             source,
         })?;
         let options = SocketOptions {

@@ -51,7 +51,7 @@ impl Prepared {
     }
 
     fn open_on(config: &PortConfig, interface: Interface) -> Result<Self, OpenError> {
-        let multi_buffer = multi_buffer::wanted(&interface, config.require);
+        let multi_buffer = multi_buffer::wanted(&interface, config);
         let program = steering::attach(config, &interface, multi_buffer)?;
         let mut steering = Steering::Own(program);
         let mut sockets = Vec::new();

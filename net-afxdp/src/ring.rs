@@ -26,7 +26,7 @@
 //! [`Producer::reserve`] and [`Consumer::peek`] return guards that change nothing unless they are
 //! committed: dropped on an error or by a panic, the slots are as they were.
 
-use std::{marker::PhantomData, ptr::NonNull};
+use std::{marker::PhantomData, ptr::NonNull, sync::atomic::AtomicU64};
 
 use crate::sync::{AtomicU32, Entry, Ordering, fence};
 
@@ -186,9 +186,36 @@ impl<T: Copy> Producer<T> {
         self.shared.needs_wakeup()
     }
 
+    /// Number of entries that the ring holds.
+    pub(crate) fn size(&self) -> u32 {
+        self.shared.layout.size
+    }
+
+    /// Index of the next entry that is staged. Runs freely.
+    pub(crate) fn next_index(&self) -> u32 {
+        self.staged
+    }
+
+    /// Index of the first entry that the kernel has not taken, or has not told so. Runs freely.
+    pub(crate) fn consumed(&self) -> u32 {
+        self.shared.consumer().load(Ordering::Acquire)
+    }
+
     fn known_room(&self) -> u32 {
         let used = self.staged.wrapping_sub(self.consumed);
         self.shared.layout.size.saturating_sub(used)
+    }
+}
+
+impl Producer<Descriptor> {
+    /// Writes another address into an entry that is staged or published and not taken yet. A kernel that
+    /// takes it at this very moment sees the one or the other, whole.
+    pub(crate) fn readdress(&mut self, index: u32, address: u64) {
+        let place = NonNull::from(self.shared.slot(index)).cast::<AtomicU64>();
+        // SAFETY: an entry is laid out as its descriptor, which begins with the address, aligned to 8
+        // bytes; it lives as long as the ring. We are the only ones who write, and by `&mut self`
+        // nobody here has a reference to it.
+        unsafe { place.as_ref() }.store(address, Ordering::Release);
     }
 }
 

@@ -58,13 +58,16 @@ pub enum SocketError {
     Create(#[source] io::Error),
     /// The UMEM is more memory than this user may lock.
     #[error(
-        "cannot lock {need} KiB of memory for the frames: {source}; the limit (RLIMIT_MEMLOCK) is \
+        "cannot lock {need} KiB of memory for the frames{}: {source}; the limit (RLIMIT_MEMLOCK) is \
          {limit}, for all AF_XDP memory of this user together. Raise it (ulimit -l), or give the \
-         process the capability CAP_IPC_LOCK, or use fewer frames"
+         process the capability CAP_IPC_LOCK, or use fewer frames{}",
+        shared_part(*shared), if *shared == 0 { "" } else { ", or send none in place" }
     )]
     LockedMemory {
-        /// What the frames need, in KiB.
+        /// What the frames and the memory to send from in place need, in KiB.
         need: u64,
+        /// What the latter needs of it, in KiB.
+        shared: u64,
         /// What the process may lock.
         limit: MemoryLimit,
         /// What the system said.
@@ -237,12 +240,21 @@ fn bind(handle: &mut Handle, options: &SocketOptions) -> io::Result<()> {
     })
 }
 
+fn shared_part(kib: u64) -> String {
+    match kib {
+        0 => String::new(),
+        _ => format!(" ({kib} of them to send from in place)"),
+    }
+}
+
 fn explain_registration(umem: &Umem, source: io::Error) -> SocketError {
     let need = umem.length() as u64 / 1024;
+    let shared = umem.shared_length() / 1024;
     match source.raw_os_error() {
         // xdp_umem_account_pages says ENOBUFS; pinning pages says ENOMEM, a security policy EPERM.
         Some(libc::ENOBUFS | libc::ENOMEM | libc::EPERM) => SocketError::LockedMemory {
             need,
+            shared,
             limit: MemoryLimit::now(),
             source,
         },
@@ -271,11 +283,26 @@ mod tests {
             (
                 SocketError::LockedMemory {
                     need: 16384,
+                    shared: 0,
                     limit: MemoryLimit::now(),
                     source: system(libc::ENOBUFS),
                 }
                 .to_string(),
                 ["lock 16384 KiB", "No buffer space", "ulimit -l"],
+            ),
+            (
+                SocketError::LockedMemory {
+                    need: 49152,
+                    shared: 32768,
+                    limit: MemoryLimit::now(),
+                    source: system(libc::ENOBUFS),
+                }
+                .to_string(),
+                [
+                    "lock 49152 KiB",
+                    "32768 of them to send from in place",
+                    "send none in place",
+                ],
             ),
             (
                 SocketError::Register {

@@ -8,7 +8,10 @@ use std::{io, ptr::NonNull, slice};
 
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 
-use crate::frame::{Frame, FramePool};
+use crate::{
+    frame::{Frame, FramePool},
+    shared_memory::SharedMemory,
+};
 
 /// Bytes of a frame's chunk. One page, the largest that the kernel takes without huge pages.
 pub(crate) const CHUNK_SIZE: u32 = 4096;
@@ -16,7 +19,8 @@ pub(crate) const CHUNK_SIZE: u32 = 4096;
 /// What the kernel keeps free in front of a received frame, in bytes (`XDP_PACKET_HEADROOM`).
 pub(crate) const RX_HEADROOM: u32 = 256;
 
-/// Anonymous memory of a fixed number of chunks.
+/// Anonymous memory of a fixed number of chunks, and behind it, at the next addresses, the
+/// [`SharedMemory`] from which frames are sent in place, if there is any.
 ///
 /// Whether the bytes of a chunk may be touched is decided by who has its [`Frame`]. The region and
 /// its [`FramePool`] are made together, and stay together in one queue: frames of another pool
@@ -24,30 +28,42 @@ pub(crate) const RX_HEADROOM: u32 = 256;
 #[derive(Debug)]
 pub(crate) struct Umem {
     base: NonNull<u8>,
+    /// Bytes of all of it.
     length: usize,
+    /// Bytes of the chunks: where the shared memory begins.
+    own: usize,
 }
 
 // SAFETY: the region is owned by this value alone; it is not tied to the thread that mapped it.
 unsafe impl Send for Umem {}
 
 impl Umem {
-    /// Maps the memory for `frames` chunks.
+    /// Maps the memory for `frames` chunks, and `shared`.
     ///
     /// # Errors
     /// The system's, when it has no memory for it.
-    pub(crate) fn new(frames: u32) -> io::Result<(Self, FramePool)> {
-        let length = frames as usize * CHUNK_SIZE as usize;
+    pub(crate) fn new(frames: u32, shared: Option<&SharedMemory>) -> io::Result<(Self, FramePool)> {
+        let own = frames as usize * CHUNK_SIZE as usize;
+        let length = usize::try_from(Self::needed(frames, shared));
+        let length = length.map_err(|_| io::ErrorKind::OutOfMemory)?;
         // SAFETY: the kernel chooses the address, so no existing mapping is touched.
         let base = unsafe {
             rustix::mm::mmap_anonymous(
                 std::ptr::null_mut(),
                 length,
                 ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::PRIVATE,
+                // What is replaced below needs no memory.
+                match shared {
+                    Some(_) => MapFlags::PRIVATE | MapFlags::NORESERVE,
+                    None => MapFlags::PRIVATE,
+                },
             )
         }?;
         let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        let umem = Self { base, length };
+        let umem = Self { base, length, own };
+        if let Some(shared) = shared {
+            umem.map_shared(shared)?;
+        }
         // The kernel pins these pages. After a fork, the first write of either process moves it to
         // a copy, and the kernel would go on with the other one: so don't give them to children.
         // Miri has no such call, and no forks.
@@ -59,6 +75,84 @@ impl Umem {
             }?;
         }
         Ok((umem, FramePool::new(frames)))
+    }
+
+    /// Bytes that this takes.
+    pub(crate) fn needed(frames: u32, shared: Option<&SharedMemory>) -> u64 {
+        let own = u64::from(frames) * u64::from(CHUNK_SIZE);
+        own.saturating_add(shared.map_or(0, SharedMemory::length))
+    }
+
+    /// Puts the files in the place of the memory behind the chunks.
+    fn map_shared(&self, shared: &SharedMemory) -> io::Result<()> {
+        let mut at = self.own;
+        for (file, offset, length) in shared.ranges() {
+            let length = usize::try_from(length).map_err(|_| io::ErrorKind::OutOfMemory)?;
+            // SAFETY: the ranges lie behind each other, and `length` is the sum of all.
+            let place = unsafe { self.base.add(at) };
+            // SAFETY: replaces a part of our own mapping that nobody has seen yet.
+            unsafe {
+                rustix::mm::mmap(
+                    place.as_ptr().cast(),
+                    length,
+                    ProtFlags::READ | ProtFlags::WRITE,
+                    MapFlags::SHARED | MapFlags::FIXED | MapFlags::NORESERVE,
+                    file,
+                    offset,
+                )
+            }?;
+            at += length;
+        }
+        Ok(())
+    }
+
+    /// Where `length` bytes at `offset` of the shared memory are in the region. `None`: not in it.
+    pub(crate) fn shared_address(&self, offset: u64, length: u32) -> Option<u64> {
+        let start = offset.checked_add(self.own as u64)?;
+        let end = start.checked_add(u64::from(length))?;
+        (end <= self.length as u64).then_some(start)
+    }
+
+    /// Whether there is shared memory.
+    pub(crate) fn has_shared(&self) -> bool {
+        self.length > self.own
+    }
+
+    /// Bytes of shared memory.
+    pub(crate) fn shared_length(&self) -> u64 {
+        (self.length - self.own) as u64
+    }
+
+    /// Whether this is the address of shared memory.
+    pub(crate) fn is_shared(&self, address: u64) -> bool {
+        address >= self.own as u64
+    }
+
+    /// Copies `length` bytes at an address of shared memory to the start of the frame's chunk. False,
+    /// and nothing is done: it is no such memory, or more than a chunk. For the few frames that can't
+    /// stay where they are; others may be writing there meanwhile.
+    pub(crate) fn copy_shared(&mut self, address: u64, length: u32, frame: &mut Frame) -> bool {
+        let Some(end) = address.checked_add(u64::from(length)) else {
+            return false;
+        };
+        if !self.is_shared(address) || end > self.length as u64 {
+            return false;
+        }
+        let Ok(start) = usize::try_from(address) else {
+            return false;
+        };
+        let from = self.base;
+        let Some(bytes) = self.bytes_mut(frame, length as usize) else {
+            return false;
+        };
+        for (at, byte) in bytes.iter_mut().enumerate() {
+            // SAFETY: within the region, as was checked above; and `bytes` is within the chunks.
+            let place = unsafe { from.add(start + at) };
+            // SAFETY: mapped as long as self. Others may write there, in this process or in another:
+            // a volatile load of a byte has some value of it.
+            *byte = unsafe { place.as_ptr().read_volatile() };
+        }
+        true
     }
 
     /// Where the region starts; for the registration with the kernel.
@@ -122,7 +216,7 @@ impl Umem {
             return None;
         }
         let start = usize::try_from(frame.address()).ok()?.checked_add(offset)?;
-        if start.checked_add(length)? > self.length {
+        if start.checked_add(length)? > self.own {
             return None;
         }
         // SAFETY: start is within the mapping, as was just checked.
@@ -151,7 +245,7 @@ mod tests {
 
     #[test]
     fn frames_do_not_overlap() {
-        let (mut umem, mut pool) = Umem::new(4).unwrap();
+        let (mut umem, mut pool) = Umem::new(4, None).unwrap();
         let mut first = pool.take().unwrap();
         let mut second = pool.take().unwrap();
         umem.bytes_mut(&mut first, 4096).unwrap().fill(1);
@@ -173,8 +267,49 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "there are no memfds")]
+    fn shared_memory_lies_behind_the_chunks() {
+        use crate::shared_memory::{FileRange, SharedMemory};
+        let file = || {
+            let file = rustix::fs::memfd_create("t", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+            rustix::fs::ftruncate(&file, 12288).unwrap();
+            file
+        };
+        let (one, two) = (file(), file());
+        rustix::io::pwrite(&one, b"one", 4096).unwrap();
+        rustix::io::pwrite(&two, b"two", 4094).unwrap();
+        let range = |file, offset, length| FileRange {
+            file,
+            offset,
+            length,
+        };
+        let shared = SharedMemory::new(vec![range(one, 4096, 8192), range(two, 0, 8192)]).unwrap();
+        let (mut umem, mut pool) = Umem::new(2, Some(&shared)).unwrap();
+        drop(shared);
+        assert_eq!(umem.length(), 8192 + 16384);
+        let mut frame = pool.take().unwrap();
+        for (offset, bytes) in [(0, b"one"), (8192 + 4094, b"two")] {
+            let address = umem.shared_address(offset, 3).unwrap();
+            assert_eq!(address, offset + 8192);
+            assert!(umem.copy_shared(address, 3, &mut frame));
+            assert_eq!(umem.bytes(&frame, 0, 3).unwrap(), bytes);
+        }
+        assert_eq!(umem.shared_address(16384, 0), Some(24576));
+        for (offset, length) in [(16383, 2), (16384, 1), (u64::MAX, 1), (u64::MAX - 8192, 1)] {
+            assert_eq!(umem.shared_address(offset, length), None, "{offset:#x}");
+        }
+        for (address, length) in [(0, 1), (8191, 1), (24575, 2), (u64::MAX, 2), (8192, 4097)] {
+            assert!(
+                !umem.copy_shared(address, length, &mut frame),
+                "{address:#x}"
+            );
+        }
+        pool.put(frame);
+    }
+
+    #[test]
     fn nothing_beyond_a_chunk_is_reachable() {
-        let (mut umem, mut pool) = Umem::new(2).unwrap();
+        let (mut umem, mut pool) = Umem::new(2, None).unwrap();
         let mut frame = pool.take().unwrap();
         assert!(umem.bytes(&frame, 0, 4097).is_none());
         assert!(umem.bytes(&frame, 256, 3841).is_none());

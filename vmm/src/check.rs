@@ -75,6 +75,7 @@ pub fn netdev(netdev: &NetdevConfig, try_out: bool) -> Result<NetdevCheck, Check
     match Probe::of_source(&netdev.port, &source) {
         Ok(mut probe) => {
             check.problems = std::mem::take(&mut probe.problems);
+            check.problems.extend(guest_memory(netdev, &probe));
             check.probe = Some(probe);
         }
         Err(error) => check.problems.push(blocking(&error, OTHER_INTERFACE)),
@@ -101,6 +102,23 @@ fn blocking(what: &dyn Display, fix: &str) -> Problem {
         fix: fix.to_owned(),
         blocks: true,
     }
+}
+
+/// What zero-copy-tx=on takes on top, for a user whose locked memory is limited.
+fn guest_memory(netdev: &NetdevConfig, probe: &Probe) -> Option<Problem> {
+    let unlimited = probe.memory_limit.bytes().is_none();
+    let mut rights = probe.rights.iter();
+    if !netdev.zero_copy_tx || unlimited || rights.any(|it| it.name == "CAP_IPC_LOCK" && it.held) {
+        return None;
+    }
+    Some(Problem {
+        what: format!(
+            "zero-copy-tx=on locks all memory of the guest, times {} (queues), on top of what the frames need; the limit is {}",
+            netdev.port.queues, probe.memory_limit
+        ),
+        fix: "see that it is enough (ulimit -l, LimitMEMLOCK= in a systemd unit), or give the process the capability CAP_IPC_LOCK".to_owned(),
+        blocks: false,
+    })
 }
 
 fn open(netdev: &NetdevConfig, source: Source) -> Result<Opened, String> {

@@ -89,6 +89,11 @@ pub enum ConfigError {
     /// how the guest is to find its devices
     #[error(transparent)]
     Transport(#[from] TransportError),
+    /// memory that frames are sent from in place
+    #[error(
+        "netdev '{0}': zero-copy-tx=on is not possible with guest memory of huge pages yet: leave it or hugepages=on out"
+    )]
+    HugePages(String),
     /// pinned threads
     #[error(transparent)]
     Pin(#[from] PinError),
@@ -120,6 +125,11 @@ impl VmConfig {
         check_cpus(self.cpus, host_cpus())?;
         memory::check_size(self.memory, memory::host_memory())?;
         check_netdevs(&self.netdevs)?;
+        if let Some(netdev) = self.netdevs.iter().find(|it| it.zero_copy_tx)
+            && self.hugepages
+        {
+            return Err(ConfigError::HugePages(netdev.id.clone()));
+        }
         self.check_transports()?;
         pins::check(self)?;
         Ok(())
@@ -160,5 +170,11 @@ mod tests {
         assert!(sentence(255, 300).contains("give --cpus 254 or less"));
         assert!(refused(|c| c.cpus = 0).contains("at least one"));
         assert!(refused(|c| c.memory = 0).contains("too small"));
+        let huge = refused(|c| {
+            c.hugepages = true;
+            c.netdevs.push(NetdevConfig::new("net0", "eth1"));
+            c.netdevs[0].zero_copy_tx = true;
+        });
+        assert!(huge.starts_with("netdev 'net0': zero-copy-tx=on is not possible with"));
     }
 }

@@ -7,10 +7,17 @@ use std::{
 };
 
 use devices::{
+    GuestRam,
     placement::Placement,
-    virtio::net::{BusyPoll, LinkSpeed, NetConfig, NetControl, NetDevice, afxdp::AfXdpBackend},
+    virtio::net::{
+        BusyPoll, LinkSpeed, NetConfig, NetControl, NetDevice,
+        afxdp::{AfXdpBackend, shared_memory},
+    },
 };
-use net_afxdp::{Interface, LinkMonitor, OpenError, Port, Problem, ProgramStatus, Queue, Source};
+use net_afxdp::{
+    Interface, LinkMonitor, OpenError, Port, Problem, ProgramStatus, Queue, QueueError,
+    SocketError, Source,
+};
 
 use crate::{
     config::{NetdevConfig, SourceConfig},
@@ -37,6 +44,12 @@ pub struct NetworkError {
 enum Why {
     #[error(transparent)]
     Open(#[from] Box<OpenError>),
+    #[error(
+        "{0}. zero-copy-tx=on locks all of the guest's memory, once for each queue: leave it out, or give the guest less memory"
+    )]
+    TooMuchLocked(#[source] Box<OpenError>),
+    #[error("zero-copy-tx=on needs guest memory that can be shared with the kernel: {0}")]
+    NotShareable(#[source] io::Error),
     #[error(transparent)]
     Device(#[from] devices::virtio::net::NetError),
     #[error("could not watch the link of {ifname}: {source}")]
@@ -80,10 +93,11 @@ impl Network {
     /// Opens the interface and makes the device; nothing is left of them on an error.
     pub(crate) fn open(
         config: &NetdevConfig,
+        ram: &GuestRam,
         placement: &Placement,
         exit: &ExitRequest,
     ) -> Result<(Self, NetDevice<AfXdpBackend>), NetworkError> {
-        Self::try_open(config, placement, exit).map_err(|why| NetworkError {
+        Self::try_open(config, ram, placement, exit).map_err(|why| NetworkError {
             id: config.id.clone(),
             why,
         })
@@ -91,11 +105,12 @@ impl Network {
 
     fn try_open(
         config: &NetdevConfig,
+        ram: &GuestRam,
         placement: &Placement,
         exit: &ExitRequest,
     ) -> Result<(Self, NetDevice<AfXdpBackend>), Why> {
         let ifname = &config.port.ifname;
-        let mut port = Port::open_from(&config.port, source(&config.source)?).map_err(Box::new)?;
+        let mut port = open_port(config, ram)?;
         let monitor = LinkMonitor::open(port.interface().index()).map_err(|source| Why::Watch {
             ifname: ifname.clone(),
             source,
@@ -191,6 +206,25 @@ fn busy_poll(queue: &mut Queue, config: &NetdevConfig) {
 fn speed(interface: &Interface) -> LinkSpeed {
     let net_afxdp::LinkSpeed { mbps, full_duplex } = interface.link_speed();
     LinkSpeed { mbps, full_duplex }
+}
+
+fn open_port(config: &NetdevConfig, ram: &GuestRam) -> Result<Port, Why> {
+    let source = source(&config.source)?;
+    let memory = match config.zero_copy_tx {
+        true => Some(shared_memory(ram).map_err(Why::NotShareable)?),
+        false => None,
+    };
+    let opened = Port::open_sharing(&config.port_config(), source, memory.as_ref());
+    opened.map_err(|error| match (&error, &memory) {
+        (
+            OpenError::Queue {
+                source: QueueError::Socket(SocketError::LockedMemory { .. }),
+                ..
+            },
+            Some(_),
+        ) => Why::TooMuchLocked(error.into()),
+        _ => Why::Open(error.into()),
+    })
 }
 
 /// The sockets and maps that the configuration names, taken over.

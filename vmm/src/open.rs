@@ -77,6 +77,11 @@ pub enum OpenError {
         /// Why.
         source: Box<net_afxdp::OpenError>,
     },
+    /// the guest's memory has to be locked, too
+    #[error(
+        "netdev '{0}': zero-copy-tx=on locks the guest's memory as well, whose size the command knows: give --memlock SIZE, for that times the number of queues and the frames"
+    )]
+    Memory(String),
     /// descriptors
     #[error("could not hand the sockets on to the command: {0}")]
     Inherit(#[source] io::Error),
@@ -144,6 +149,9 @@ fn check(request: &OpenRequest) -> Result<(), OpenError> {
         if netdev.source != SourceConfig::OwnProgram {
             return Err(OpenError::Inhibited(id));
         }
+        if netdev.zero_copy_tx && request.memlock.is_none() {
+            return Err(OpenError::Memory(id));
+        }
         let places = placeholders(request, &id);
         let uses = |argument: &OsString| {
             let text = argument.to_string_lossy();
@@ -158,7 +166,7 @@ fn check(request: &OpenRequest) -> Result<(), OpenError> {
 }
 
 fn prepare(netdev: &NetdevConfig) -> Result<Prepared, OpenError> {
-    let prepared = Prepared::open(&netdev.port).map_err(|source| OpenError::Prepare {
+    let prepared = Prepared::open(&netdev.port_config()).map_err(|source| OpenError::Prepare {
         id: netdev.id.clone(),
         source: Box::new(source),
     })?;
@@ -273,6 +281,9 @@ mod tests {
         assert!(
             refused(&[inhibited], &["true", "{netdev}"]).contains("`ringwire open` loads its own")
         );
+        let mut in_place = netdev();
+        in_place.1.zero_copy_tx = true;
+        assert!(refused(&[in_place], &["true", "{netdev}"]).contains("give --memlock SIZE"));
         let twice = [netdev(), netdev()];
         assert!(refused(&twice, &["true", "{netdev}"]).contains("used twice"));
     }

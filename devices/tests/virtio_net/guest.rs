@@ -9,7 +9,8 @@ use std::{
 };
 
 use devices::{
-    testing::{Buffer, DriverQueue, TestDriver, Used, wait_for},
+    GuestRam,
+    testing::{Buffer, DriverQueue, TestDriver, Used, ram, wait_for},
     virtio::net::{
         BusyPoll, LinkSpeed, NetBackend, NetConfig, NetControl, NetDevice, Offloads,
         loopback::Loopback,
@@ -94,11 +95,22 @@ impl<W: NetBackend> NetGuest<W> {
         wire: W,
         busy_poll: BusyPoll,
     ) -> Self {
+        Self::plug_in(ram(), name, near, wire, busy_poll)
+    }
+
+    /// The same in memory that was there before.
+    pub(crate) fn plug_in<B: NetBackend>(
+        ram: GuestRam,
+        name: &str,
+        near: B,
+        wire: W,
+        busy_poll: BusyPoll,
+    ) -> Self {
         let (mut config, faults) = config(name);
         config.busy_poll = busy_poll;
         let device = NetDevice::new(config, vec![near]).unwrap();
         let control = device.control();
-        let mut driver = TestDriver::on(crate::FACE, device);
+        let mut driver = TestDriver::in_ram(crate::FACE, ram, device);
         let features = driver.offered();
         let (rx, tx) = (driver.rings(RX, QUEUE_SIZE), driver.rings(TX, QUEUE_SIZE));
         Self {

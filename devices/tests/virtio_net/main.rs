@@ -14,6 +14,7 @@ mod fault;
 mod features;
 mod frames;
 mod guest;
+mod in_place;
 mod large;
 mod life;
 mod mmio;

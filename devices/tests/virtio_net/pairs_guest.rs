@@ -6,8 +6,9 @@ use std::{
 };
 
 use devices::{
-    testing::{Buffer, DriverQueue, TestDriver, wait_for},
-    virtio::net::{NetBackend, NetControl, NetDevice, RateLimit, loopback::Loopback},
+    GuestRam,
+    testing::{Buffer, DriverQueue, TestDriver, ram, wait_for},
+    virtio::net::{NetBackend, NetConfig, NetControl, NetDevice, RateLimit, loopback::Loopback},
 };
 
 use crate::guest::*;
@@ -63,6 +64,16 @@ impl<W: NetBackend> PairsGuest<W> {
         Self::plug_limited(name, near, wires, None)
     }
 
+    /// The same in memory that was there before.
+    pub(crate) fn plug_in<B: NetBackend>(
+        ram: GuestRam,
+        name: &str,
+        near: Vec<B>,
+        wires: Vec<W>,
+    ) -> Self {
+        Self::plug(ram, config(name), near, wires)
+    }
+
     pub(crate) fn plug_limited<B: NetBackend>(
         name: &str,
         near: Vec<B>,
@@ -71,6 +82,15 @@ impl<W: NetBackend> PairsGuest<W> {
     ) -> Self {
         let (mut config, faults) = config(name);
         config.rate = rate;
+        Self::plug(ram(), (config, faults), near, wires)
+    }
+
+    fn plug<B: NetBackend>(
+        ram: GuestRam,
+        (config, faults): (NetConfig, Arc<Mutex<Vec<String>>>),
+        near: Vec<B>,
+        wires: Vec<W>,
+    ) -> Self {
         let device = NetDevice::new(config, near).unwrap();
         Self {
             faults,
@@ -81,7 +101,7 @@ impl<W: NetBackend> PairsGuest<W> {
     /// The same on a device that the test made.
     pub(crate) fn with_device<B: NetBackend>(device: NetDevice<B>, wires: Vec<W>) -> Self {
         let control = device.control();
-        let mut driver = TestDriver::on(crate::FACE, device);
+        let mut driver = TestDriver::in_ram(crate::FACE, ram, device);
         let features = driver.offered();
         let ctrl = driver.rings(0, 2);
         Self {

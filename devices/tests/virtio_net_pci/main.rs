@@ -20,6 +20,8 @@ mod features;
 mod frames;
 #[path = "../virtio_net/guest.rs"]
 mod guest;
+#[path = "../virtio_net/in_place.rs"]
+mod in_place;
 #[path = "../virtio_net/life.rs"]
 mod life;
 #[path = "../virtio_net/offload_guest.rs"]
@@ -32,7 +34,6 @@ mod offload_tx;
 mod pairs;
 #[path = "../virtio_net/pairs_control.rs"]
 mod pairs_control;
-#[expect(dead_code, reason = "the tests on real interfaces need more of it")]
 #[path = "../virtio_net/pairs_guest.rs"]
 mod pairs_guest;
 #[path = "../virtio_net/random.rs"]

@@ -304,7 +304,7 @@ fn lock_memory(config: &PortConfig) -> Ability {
     let Ok(socket) = socket::create() else {
         return Ability::Unknown("it takes a socket, which can't be created");
     };
-    let result = Umem::new(frames).and_then(|(umem, _pool)| {
+    let result = Umem::new(frames, None).and_then(|(umem, _pool)| {
         let handle = Handle::register(socket, &umem, config.frames / 2)?;
         drop(handle);
         Ok(())

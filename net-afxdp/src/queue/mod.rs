@@ -1,5 +1,8 @@
 //! One queue of an interface: bursts of frames in and out.
 
+mod in_place;
+#[cfg(test)]
+mod in_place_tests;
 #[cfg(test)]
 mod model;
 #[cfg(test)]
@@ -20,6 +23,7 @@ pub use send::SendError;
 use crate::{
     counters::{Counters, FrameAccounting, Statistics},
     frame::{FramePool, Side},
+    in_flight::InFlight,
     libxdp::Handle,
     multi_buffer::FrameLimits,
     socket::{Kernel, Socket},
@@ -45,6 +49,8 @@ pub struct Queue {
 struct Path<K> {
     socket: Socket<K>,
     pool: FramePool,
+    /// What is sent from elsewhere than from the pool's frames.
+    in_flight: InFlight,
     limits: FrameLimits,
     /// What comes next in the rx ring is the rest of a frame that is too long.
     dropping: bool,
@@ -56,7 +62,9 @@ struct Path<K> {
 impl<K: Kernel> Path<K> {
     /// Arms the receive side.
     fn new(socket: Socket<K>, pool: FramePool, limits: FrameLimits) -> Self {
+        let in_place = socket.umem.has_shared();
         let mut path = Self {
+            in_flight: InFlight::new(if in_place { socket.rings.tx.size() } else { 0 }),
             socket,
             pool,
             limits,
@@ -73,7 +81,8 @@ impl<K: Kernel> Path<K> {
     fn accounting(&self) -> FrameAccounting {
         let socket = &self.socket;
         let receive = self.pool.lent(Side::Receive);
-        let transmit = self.pool.lent(Side::Transmit);
+        let in_place = self.in_flight.lent();
+        let transmit = self.pool.lent(Side::Transmit) + in_place;
         // What the kernel has handed back is known exactly. What it has taken it may tell late, so
         // that frames it has handed back seem to be in the other ring as well: hence the limits.
         let rx = socket.rings.rx.available();
@@ -91,6 +100,7 @@ impl<K: Kernel> Path<K> {
             tx,
             transmitting: transmit.saturating_sub(tx + completion),
             completion,
+            in_place,
         }
     }
 }

@@ -22,6 +22,7 @@ use crate::{
     multi_buffer::{FrameLimits, PACKET_CONTINUES},
     plain_rings::Memory,
     ring::{Consumer, Descriptor, NEED_WAKEUP, Producer},
+    shared_memory::SharedMemory,
     socket::{Kernel, Socket},
     umem::{CHUNK_SIZE, RX_HEADROOM, Umem},
 };
@@ -70,7 +71,17 @@ pub(super) struct State {
 
 /// A queue of `frames` chunks on a model, and the model.
 pub(super) fn queue(frames: u32, limits: FrameLimits, start: u32) -> (Path<Model>, Model) {
-    let (umem, pool) = Umem::new(frames).unwrap();
+    queue_sharing(frames, limits, start, None)
+}
+
+/// The same with memory to send from in place.
+pub(super) fn queue_sharing(
+    frames: u32,
+    limits: FrameLimits,
+    start: u32,
+    shared: Option<&SharedMemory>,
+) -> (Path<Model>, Model) {
+    let (umem, pool) = Umem::new(frames, shared).unwrap();
     let ring_size = frames / 2;
     let (fill, completion) = (Memory::new(frames, start), Memory::new(ring_size, start));
     let (rx, tx) = (Memory::new(ring_size, start), Memory::new(ring_size, start));

@@ -15,7 +15,7 @@ use crate::{
 
 /// Fewest bytes of a frame that are sent: an Ethernet header. The kernel would read beyond the
 /// end of a shorter one.
-const MIN_FRAME: usize = 14;
+pub(super) const MIN_FRAME: usize = 14;
 
 /// Frames that the kernel takes in one call in copy mode (`TX_BATCH_SIZE`, net/xdp/xsk.c); since Linux
 /// 6.17 it can be told otherwise.
@@ -36,6 +36,12 @@ pub enum SendError {
     /// Nothing is free now; retry when the queue is writable.
     #[error("no frame memory or ring slot is free now")]
     Full,
+    /// Of [`Queue::send_in_place`] only: the frame lies where it can't be sent from.
+    #[error(
+        "the frame can't be sent from where it is: outside of the memory that the queue knows, or in \
+         more pieces than the kernel takes, or the first of them is too short"
+    )]
+    NotInPlace,
 }
 
 impl Queue {
@@ -80,10 +86,10 @@ impl Queue {
 
 impl<K: Kernel> Path<K> {
     pub(super) fn room(&mut self) -> usize {
-        if self.pool.free() < self.pool.total() / 4 {
+        if self.free_to_send() < self.pool.total() / 4 {
             self.reap();
         }
-        let free = self.pool.free();
+        let free = self.free_to_send();
         let chunks = self.socket.rings.tx.room(free).min(free);
         (chunks / self.limits.send_chunks()) as usize
     }
@@ -101,9 +107,9 @@ impl<K: Kernel> Path<K> {
         if chunks > self.limits.send_chunks() {
             return Err(SendError::TooLong);
         }
-        if self.pool.free() < chunks {
+        if self.free_to_send() < chunks {
             self.reap();
-            if self.pool.free() < chunks {
+            if self.free_to_send() < chunks {
                 return Err(SendError::Full);
             }
         }
@@ -228,17 +234,19 @@ impl<K: Kernel> Path<K> {
 
     /// Takes back the frames that were sent.
     pub(super) fn reap(&mut self) {
+        let (umem, pool, in_flight) = (&self.socket.umem, &mut self.pool, &mut self.in_flight);
         let mut sent = self.socket.rings.completion.peek(u32::MAX);
-        for position in 0..sent.len() {
-            let frame = sent
-                .get(position)
-                .and_then(|address| self.pool.reclaim(address, Side::Transmit));
-            match frame {
-                Some(frame) => self.pool.put(frame),
-                None => self.counters.invalid_descriptors += 1,
+        let all = sent.len();
+        for address in (0..all).filter_map(|position| sent.get(position)) {
+            let known = if umem.is_shared(address) {
+                in_flight.came_back(address, pool)
+            } else {
+                in_flight.chunk_came_back(address, pool)
+            };
+            if !known {
+                self.counters.invalid_descriptors += 1;
             }
         }
-        let all = sent.len();
         sent.release(all);
     }
 }

@@ -14,7 +14,7 @@ use rustix::{
     thread::{CapabilitySet, capabilities, set_capabilities},
 };
 
-use crate::inject;
+use crate::{in_place, inject};
 
 const VARIABLE: &str = "NET_AFXDP_TEST_CHILD";
 
@@ -72,14 +72,18 @@ fn child() {
             panic!("{error}");
         }
         "probe-little-memory" => {
-            little_memory();
+            little_memory(64 << 10);
             let probe = net_afxdp::Probe::of(&config).unwrap();
             let problem = probe.problems.iter().find(|problem| problem.blocks);
             println!("\n> {}", problem.unwrap().what);
         }
         "little-memory" => {
-            little_memory();
+            little_memory(64 << 10);
             println!("\n> {}", Port::open(&config).unwrap_err());
+        }
+        "little-memory-in-place" => {
+            little_memory(1 << 20);
+            println!("\n> {}", in_place::refusal(&config));
         }
         "no-bpf" => {
             drop_capability(
@@ -95,8 +99,8 @@ fn child() {
     }
 }
 
-fn little_memory() {
-    let limit = Some(64 << 10);
+fn little_memory(bytes: u64) {
+    let limit = Some(bytes);
     let limit = Rlimit {
         current: limit,
         maximum: limit,

@@ -27,7 +27,7 @@ fn set_mtu(net: &Net, mtu: u32) {
 }
 
 /// Whether this kernel has XDP_USE_SG (6.6), by its number.
-fn kernel_is_new() -> bool {
+pub(crate) fn kernel_is_new() -> bool {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     let mut numbers = release.split(['.', '-']).map(|it| it.parse::<u32>());
     let mut number = || numbers.next().unwrap().unwrap();
@@ -35,7 +35,7 @@ fn kernel_is_new() -> bool {
 }
 
 /// As [`kernel_is_new`]; says what is skipped if not.
-fn kernel_can() -> bool {
+pub(crate) fn kernel_can() -> bool {
     let can = kernel_is_new();
     if !can {
         let test = std::thread::current().name().unwrap_or("?").to_owned();

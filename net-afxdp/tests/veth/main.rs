@@ -10,6 +10,7 @@ mod examples;
 mod faults;
 mod foreign;
 mod handed;
+mod in_place;
 mod inject;
 mod large;
 mod life;

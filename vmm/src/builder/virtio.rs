@@ -56,7 +56,7 @@ impl Machine<'_> {
             self.add_virtio(&mut devices, Box::new(disk))?;
         }
         for netdev in &config.netdevs {
-            let (network, device) = Network::open(netdev, &self.placement, &self.exit)?;
+            let (network, device) = Network::open(netdev, &self.ram, &self.placement, &self.exit)?;
             self.add_virtio(&mut devices, Box::new(device))?;
             devices.networks.push(network);
         }

@@ -76,6 +76,8 @@ pub fn netdev(text: &str, index: usize) -> Result<NetdevConfig, NetdevError> {
     config.source = source::source(&mut options)?;
     let busy_poll = options.convert("busy-poll", BUSY_POLL, busy_poll)?;
     config.busy_poll = busy_poll.unwrap_or(config.busy_poll);
+    let zero_copy_tx = options.switch("zero-copy-tx")?;
+    config.zero_copy_tx = zero_copy_tx.unwrap_or(config.zero_copy_tx);
     options.finish()?;
     Ok(config)
 }
@@ -167,7 +169,7 @@ mod tests {
     fn all_keys_are_read() {
         let config = netdev(
             "af-xdp,id=a,ifname=eth1,mode=skb,force-copy=on,queues=2,start-queue=3,frames=512,\
-             require=any,rate=1K,inhibit=on,sock-fds=7:8",
+             require=any,rate=1K,inhibit=on,sock-fds=7:8,zero-copy-tx=on",
             4,
         );
         let wanted = NetdevConfig {
@@ -179,9 +181,11 @@ mod tests {
                 start_queue: 3,
                 frames: 512,
                 require: Require::Any,
+                scattered: false,
             },
             source: SourceConfig::SockFds(vec![7, 8]),
             rate: rate::rate("1K"),
+            zero_copy_tx: true,
             ..NetdevConfig::new("a", "eth1")
         };
         assert_eq!(config, Ok(wanted));
@@ -220,6 +224,10 @@ mod tests {
             (
                 "rate=0",
                 "'0' is no value for rate: packets a second, bytes",
+            ),
+            (
+                "zero-copy-tx=yes",
+                "'yes' is no value for zero-copy-tx: on or off",
             ),
             (
                 "busy-poll=100001",

@@ -23,6 +23,9 @@ pub struct NetdevConfig {
     pub busy_poll: BusyPoll,
     /// What the card offers to do for the guest.
     pub offloads: Offloads,
+    /// Frames of the guest are sent from where they lie in its memory (`zero-copy-tx`). All of that is
+    /// locked then, once for each queue.
+    pub zero_copy_tx: bool,
     /// The guest's MAC address; `None`: a locally administered one made from the interface's.
     pub mac: Option<[u8; 6]>,
     /// How the guest finds the card; `None`: as all devices ([`VmConfig::transport`]).
@@ -131,8 +134,18 @@ impl NetdevConfig {
             rate: None,
             busy_poll: BusyPoll::Adaptive,
             offloads: Offloads::default(),
+            zero_copy_tx: false,
             mac: None,
             transport: None,
+        }
+    }
+
+    /// What the interface is to be opened with.
+    pub(crate) fn port_config(&self) -> PortConfig {
+        PortConfig {
+            // Guests' frames cross pages.
+            scattered: self.zero_copy_tx,
+            ..self.port.clone()
         }
     }
 

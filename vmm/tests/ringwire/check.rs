@@ -146,6 +146,16 @@ fn what_is_in_the_way_is_named_with_its_fix() {
         &words_under(&little, &netdev),
         "4096 KiB of memory can't be locked",
     );
+    let enough = [
+        "prlimit",
+        "--memlock=1048576",
+        "setpriv",
+        "--bounding-set=-ipc_lock",
+    ];
+    let in_place = format!("af-xdp,ifname={},frames=64,zero-copy-tx=on", wire.name);
+    let end = words_under(&enough, &in_place);
+    let note = "zero-copy-tx=on locks all memory of the guest, times 1 (queues)";
+    assert!(end.code() == 0 && end.stdout.contains(note), "{end:?}");
 
     let port = PortConfig {
         ifname: wire.name.clone(),

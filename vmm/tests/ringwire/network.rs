@@ -254,6 +254,32 @@ fn rights_that_are_missing_are_named() {
 }
 
 #[test]
+fn guest_memory_that_may_not_be_locked_is_named() {
+    if !can_run() {
+        return;
+    }
+    let wire = Wire::new();
+    // Enough for the frames.
+    let little = [
+        "prlimit",
+        "--memlock=1048576",
+        "setpriv",
+        "--bounding-set=-ipc_lock",
+    ];
+    let kernel = Code::new().sleep().kernel();
+    let netdev = format!("af-xdp,ifname={},frames=64,zero-copy-tx=on", wire.name);
+    let arguments = ["--serial", "null", "--netdev", &netdev];
+    let end = outcome(&mut run_under(&little, kernel.as_path(), &arguments));
+    end.assert_fails(
+        1,
+        "cannot lock 65792 KiB of memory for the frames (65536 of them",
+    );
+    end.assert_fails(1, "(RLIMIT_MEMLOCK) is 1024 KiB");
+    end.assert_fails(1, "zero-copy-tx=on locks all of the guest's memory");
+    wire.assert_clean();
+}
+
+#[test]
 fn without_kvm_the_sentence_says_why() {
     if !can_run() {
         return;

@@ -6,9 +6,30 @@ use std::{
     os::fd::{AsFd, BorrowedFd},
 };
 
-use net_afxdp::Queue;
+use net_afxdp::{FileRange, Queue, SharedMemory};
+use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
-use super::backend::{BackendReport, FrameAccount, NetBackend, SendError};
+use super::backend::{BackendReport, FrameAccount, NetBackend, Piece, SendError};
+use crate::GuestRam;
+
+/// Guest RAM for queues that send from it in place ([`Port::open_sharing`](net_afxdp::Port::open_sharing)).
+///
+/// # Errors
+/// It is not in files, or no file descriptor is left.
+pub fn shared_memory(ram: &GuestRam) -> io::Result<SharedMemory> {
+    let range = |region: &vm_memory::GuestRegionMmap<()>| {
+        let place = region.file_offset().ok_or_else(|| {
+            io::Error::new(io::ErrorKind::InvalidInput, "guest memory is not in a file")
+        })?;
+        Ok(FileRange {
+            file: place.file().try_clone()?.into(),
+            offset: place.start(),
+            length: region.len(),
+        })
+    };
+    let ranges: io::Result<_> = ram.iter().map(range).collect();
+    SharedMemory::new(ranges?)
+}
 
 /// One queue of a host interface.
 #[derive(Debug)]
@@ -36,11 +57,34 @@ impl NetBackend for AfXdpBackend {
     }
 
     fn send(&mut self, len: usize, fill: impl FnMut(&mut [u8])) -> Result<(), SendError> {
-        self.0.send(len, fill).map_err(|error| match error {
-            net_afxdp::SendError::TooLong => SendError::TooLong,
-            net_afxdp::SendError::TooShort => SendError::TooShort,
-            net_afxdp::SendError::Full => SendError::Full,
-        })
+        self.0.send(len, fill).map_err(send_error)
+    }
+
+    fn sends_in_place(&self) -> bool {
+        self.0.sends_in_place()
+    }
+
+    fn send_in_place(&mut self, pieces: &[Piece], token: u16) -> Result<(), SendError> {
+        let sent = self.0.send_in_place(pieces, token.into());
+        sent.map_err(send_error)
+    }
+
+    fn take_sent(&mut self, mut done: impl FnMut(u16)) -> usize {
+        // It was made of a u16.
+        let done = |token| done(u16::try_from(token).unwrap_or_default());
+        self.0.take_sent(done)
+    }
+
+    fn in_flight(&self) -> usize {
+        self.0.in_flight()
+    }
+
+    fn withdraw(&mut self) -> usize {
+        self.0.withdraw()
+    }
+
+    fn forget_in_flight(&mut self) -> usize {
+        self.0.forget_in_flight()
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -63,13 +107,24 @@ impl NetBackend for AfXdpBackend {
     }
 }
 
+fn send_error(error: net_afxdp::SendError) -> SendError {
+    match error {
+        net_afxdp::SendError::TooLong => SendError::TooLong,
+        net_afxdp::SendError::TooShort => SendError::TooShort,
+        net_afxdp::SendError::Full => SendError::Full,
+        net_afxdp::SendError::NotInPlace => SendError::NotInPlace,
+    }
+}
+
 fn frames(account: net_afxdp::FrameAccounting) -> FrameAccount {
-    let sum = |places: &[u32]| places.iter().copied().map(u64::from).sum();
+    let sum = |places: &[u32]| places.iter().copied().map(u64::from).sum::<u64>();
+    // Pieces of guest memory are none of its frames.
+    let in_place = u64::from(account.in_place);
     FrameAccount {
         free: account.free.into(),
         fill: sum(&[account.fill, account.receiving]),
         rx: account.rx.into(),
-        tx: sum(&[account.tx, account.transmitting, account.completion]),
+        tx: sum(&[account.tx, account.transmitting, account.completion]).saturating_sub(in_place),
         total: account.total.into(),
     }
 }
@@ -83,6 +138,7 @@ fn counters(queue: &Queue) -> Vec<(&'static str, u64)> {
         ("rx_wakeups", own.rx_wakeups),
         ("tx_packets", own.tx_packets),
         ("tx_bytes", own.tx_bytes),
+        ("tx_in_place", own.tx_in_place),
         ("tx_lost", own.tx_lost),
         ("tx_wakeups", own.tx_wakeups),
         ("tx_stalls", own.tx_stalls),

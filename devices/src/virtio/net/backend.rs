@@ -2,6 +2,9 @@
 
 use std::{io, ops::ControlFlow, os::fd::BorrowedFd};
 
+/// A range of guest RAM, whose regions count as one after the other: offset 0 is the start of the first.
+pub use net_afxdp::Piece;
+
 /// One queue pair's way to the wire. AF_XDP is one; loopback and recording ones serve tests.
 ///
 /// Owned by one thread, which makes all calls. Generic in the worker, so nothing is dynamic per
@@ -45,6 +48,43 @@ pub trait NetBackend: Send + 'static {
     /// writable. Otherwise only what makes the back end unusable for now (link down, interface
     /// gone): what is queued stays queued, and what was lost is counted by the back end itself.
     fn flush(&mut self) -> io::Result<()>;
+
+    /// Whether [`send_in_place`](Self::send_in_place) is worth a try.
+    fn sends_in_place(&self) -> bool {
+        false
+    }
+
+    /// Queues one frame that stays in guest memory, in these pieces. The back end reads it there
+    /// until [`take_sent`](Self::take_sent) says `token`.
+    ///
+    /// # Errors
+    /// `NotInPlace`: [`send`](Self::send) it; the others as there.
+    fn send_in_place(&mut self, pieces: &[Piece], token: u16) -> Result<(), SendError> {
+        let _ = (pieces, token);
+        Err(SendError::NotInPlace)
+    }
+
+    /// Tells `done` the tokens of frames that nobody reads any more; returns how many.
+    fn take_sent(&mut self, done: impl FnMut(u16)) -> usize {
+        let _ = done;
+        0
+    }
+
+    /// How many frames [`take_sent`](Self::take_sent) has not told yet.
+    fn in_flight(&self) -> usize {
+        0
+    }
+
+    /// Copies what waits in guest memory and is not being read already; returns how many pieces are.
+    fn withdraw(&mut self) -> usize {
+        0
+    }
+
+    /// [`take_sent`](Self::take_sent) is to tell nothing of what was sent before; returns how many
+    /// frames that are.
+    fn forget_in_flight(&mut self) -> usize {
+        0
+    }
 
     /// What the back end has to say of its life so far. Asked for when its thread ends.
     fn report(&mut self) -> BackendReport {
@@ -99,4 +139,7 @@ pub enum SendError {
     /// no frame memory or ring slot is free now
     #[error("no frame memory or ring slot is free now")]
     Full,
+    /// of `send_in_place` only: the frame has to be copied
+    #[error("the frame can't be sent from where it is")]
+    NotInPlace,
 }

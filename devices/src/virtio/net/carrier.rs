@@ -8,7 +8,7 @@ use std::{
 
 use event_manager::{EventSet, Events};
 
-use super::{NetBackend, counters::PairCounters, shared::Shared, worker::Pause};
+use super::{NetBackend, counters::PairCounters, in_place::Lookout, shared::Shared, worker::Pause};
 
 /// How soon to look again for room that no event announces, in milliseconds.
 const ROOM_RETRY_MS: i32 = 1;
@@ -42,6 +42,7 @@ pub(super) struct Carrier<B> {
     writable_in_vain: bool,
     /// The wire took nothing at the last flush.
     down: bool,
+    lookout: Lookout,
 }
 
 impl<B: NetBackend> Carrier<B> {
@@ -54,6 +55,7 @@ impl<B: NetBackend> Carrier<B> {
             registered: Some(EventSet::IN),
             writable_in_vain: false,
             down: false,
+            lookout: Lookout::default(),
         }
     }
 
@@ -126,17 +128,33 @@ impl<B: NetBackend> Carrier<B> {
         }
     }
 
+    /// Tells `done` which frames that were sent from guest memory are back.
+    pub(super) fn take_sent(&mut self, done: impl FnMut(u16)) {
+        if self.backend.take_sent(done) > 0 {
+            self.lookout.success();
+        }
+    }
+
     /// Decides what the fd is to announce until the next turn, and how long to wait at most.
     ///
     /// `listen`: received frames are wanted. `blocked`: there is more to send than it had room for.
     pub(super) fn prepare_to_sleep(&mut self, listen: bool, blocked: bool) -> Pause {
-        let mut want = if listen {
+        let want = if listen {
             EventSet::IN
         } else {
             EventSet::empty()
         };
         self.want = Some(want);
         let in_vain = std::mem::take(&mut self.writable_in_vain);
+        let back = match self.backend.in_flight() {
+            0 => Pause::Long,
+            _ => Pause::Short(self.lookout.pause_ms()),
+        };
+        back.min(self.pause_for_room(want, blocked, in_vain))
+    }
+
+    /// The same for what is queued; `want` is asked for besides.
+    fn pause_for_room(&mut self, want: EventSet, blocked: bool, in_vain: bool) -> Pause {
         if self.down {
             return Pause::Short(DOWN_RETRY_MS);
         }
@@ -146,8 +164,7 @@ impl<B: NetBackend> Carrier<B> {
         if in_vain || self.backend.event_fd().is_none() {
             return Pause::Short(ROOM_RETRY_MS);
         }
-        want |= EventSet::OUT;
-        self.want = Some(want);
+        self.want = Some(want | EventSet::OUT);
         Pause::Long
     }
 }

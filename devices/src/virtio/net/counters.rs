@@ -18,6 +18,18 @@ impl Counter {
     }
 }
 
+/// Whether something is the case, of which the beginnings are counted.
+#[derive(Debug, Default)]
+pub(super) struct State(bool);
+
+impl State {
+    /// Is it the case `now`? One if it was not before.
+    pub(super) fn begins(&mut self, now: bool) -> u64 {
+        let before = std::mem::replace(&mut self.0, now);
+        u64::from(now && !before)
+    }
+}
+
 macro_rules! counters {
     ($($(#[$doc:meta])+ $name:ident,)+) => {
         /// The live counters of one queue pair, or of the control queue. On cache lines of their own (128
@@ -89,6 +101,12 @@ counters! {
     tx_checksums,
     /// Frames that were cut into segments, each of which is one of `tx_frames`.
     tx_segmented,
+    /// Those of `tx_frames` that were sent from guest memory, and not copied. Where that is asked for,
+    /// the others were copied because they are short, or had to be changed, or lie so that they can't.
+    tx_in_place,
+    /// Those of them that the wire was not done with when the driver gave their queue up: their
+    /// buffers were not given back, and may still have been read for a while.
+    tx_unreturned,
     /// Chains dropped because they held no virtio-net header and Ethernet header.
     tx_too_short,
     /// Frames dropped because they are longer than the back end can send.

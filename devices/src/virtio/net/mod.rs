@@ -19,6 +19,7 @@ mod counters;
 mod device;
 mod features;
 mod filter;
+mod in_place;
 pub mod loopback;
 pub mod offload;
 mod offloads;

@@ -173,6 +173,11 @@ impl<B: NetBackend> Pairs<B> {
             return;
         }
         self.stop_threads();
+        for seat in &mut self.seats {
+            if let Seat::Resting(worker) = seat {
+                worker.settle();
+            }
+        }
         self.collect();
         self.seats.clear();
         self.used = 0;

@@ -12,6 +12,7 @@ use super::{
     backend::SendError,
     carrier::Carrier,
     counters::PairCounters,
+    in_place,
     offload::{
         MAX_HEADERS,
         segment::{Request, SegmentError, Segmenter},
@@ -44,6 +45,8 @@ pub(super) struct Tx {
     /// How far the frame in `chain` is cut. None: the chain is done with.
     cutting: Option<Segmenter>,
     features: u64,
+    /// The frame in `chain` was sent where it lies: the driver does not have it back yet.
+    stays: bool,
     header_len: usize,
 }
 
@@ -52,6 +55,7 @@ impl Tx {
         Self {
             chain: queue.new_chain(),
             cutting: None,
+            stays: false,
             queue,
             counters,
             features,
@@ -105,11 +109,13 @@ impl Tx {
                     return Ok(TxOutcome::Blocked);
                 }
                 Ok(_) => {}
+                // `send` has copied it then.
+                Err(SendError::NotInPlace) => {}
                 Err(SendError::TooLong) => self.counters.tx_too_long.add(1),
                 Err(SendError::TooShort) => self.counters.tx_too_short.add(1),
             }
-            if self.cutting.is_none() {
-                // The bytes are copied, so the guest has its buffers back already (5.1.6.2).
+            // The bytes are copied, so the guest has its buffers back already (5.1.6.2).
+            if self.cutting.is_none() && !std::mem::take(&mut self.stays) {
                 self.queue.push_used(self.chain.head(), 0);
             }
         }
@@ -156,7 +162,14 @@ impl Tx {
         reader.skip(self.header_len - TxHeader::LEN);
         let work = header.and_then(|header| header.work(self.features));
         match work {
-            Some(TxWork::Nothing) => emit::plain(backend, reader, len)?,
+            Some(TxWork::Nothing) => {
+                if in_place::send(backend, reader.clone(), len, self.chain.head())? {
+                    self.stays = true;
+                    self.counters.tx_in_place.add(1);
+                } else {
+                    emit::plain(backend, reader, len)?;
+                }
+            }
             Some(TxWork::Checksum { start, offset }) => {
                 let Some(place) = Place::new(start, offset, len) else {
                     return Ok(self.refuse());

@@ -10,6 +10,7 @@
 //! they receive goes to this pair's receive queue.
 
 mod notify;
+mod sent;
 mod shift;
 mod sleep;
 
@@ -21,7 +22,7 @@ use super::{
     NetBackend,
     carrier::{Carrier, Interest},
     coalesce::Moderator,
-    counters::PairCounters,
+    counters::{PairCounters, State},
     filter::FilterReader,
     poll::Spin,
     rate::{Limiter, Meter},
@@ -153,10 +154,10 @@ impl<B: NetBackend> Worker<B> {
             fed: false,
             shared: parts.shared,
             counters,
-            starved: State(false),
-            blocked: State(false),
-            rx_limited: State(false),
-            tx_limited: State(false),
+            starved: State::default(),
+            blocked: State::default(),
+            rx_limited: State::default(),
+            tx_limited: State::default(),
             failure: None,
         }
     }
@@ -249,6 +250,7 @@ impl<B: NetBackend> Worker<B> {
     }
 
     fn send(&mut self) -> Way<TxOutcome> {
+        self.take_sent();
         let mut meter = meter(self.shared.tx_limit());
         let result = match self.carriers.first_mut() {
             Some(own) if !self.tx_port.closed => Some(self.tx.burst(own, BURST, &mut meter)),
@@ -260,6 +262,8 @@ impl<B: NetBackend> Worker<B> {
         for carrier in &mut self.carriers {
             carrier.flush(&self.shared, &self.counters);
         }
+        // In copy mode they are back already.
+        self.take_sent();
         let Some(result) = result else {
             return Way::Closed;
         };
@@ -295,8 +299,12 @@ impl<B: NetBackend> Worker<B> {
             match self.send() {
                 Way::Open(TxOutcome::More) => {}
                 Way::Open(TxOutcome::Blocked | TxOutcome::Limited) => thread::sleep(ROOM_PAUSE),
-                Way::Open(TxOutcome::Empty) | Way::Closed => return,
+                Way::Open(TxOutcome::Empty) | Way::Closed => break,
             }
+        }
+        self.settle();
+        if self.tx_port.closed {
+            return;
         }
         let result = self.tx.throw_away();
         self.tx_port
@@ -342,18 +350,6 @@ impl<B: NetBackend> Worker<B> {
 /// Whether both ways only wait for new work, and not for something that is known to be missing.
 fn idle(rx: Way<RxOutcome>, tx: Way<TxOutcome>) -> bool {
     rx == Way::Open(RxOutcome::Empty) && tx == Way::Open(TxOutcome::Empty)
-}
-
-/// Whether something is the case, of which the beginnings are counted.
-#[derive(Debug)]
-struct State(bool);
-
-impl State {
-    /// Is it the case `now`? One if it was not before.
-    fn begins(&mut self, now: bool) -> u64 {
-        let before = std::mem::replace(&mut self.0, now);
-        u64::from(now && !before)
-    }
 }
 
 fn meter(limit: Option<&Limiter>) -> Meter {

@@ -140,6 +140,13 @@ impl<'a> Reader<'a> {
         self.0.skip(count)
     }
 
+    /// Where the next contiguous piece of guest memory is, and its bytes, which count as read; `None`
+    /// at the end. Offsets count through the regions of guest RAM as if they were one.
+    pub fn next_place(&mut self) -> Option<(u64, usize)> {
+        let (place, start, count) = self.0.step(usize::MAX)?;
+        Some((self.0.map.linear(place, start), count))
+    }
+
     /// The next contiguous piece of guest memory, at most `limit` bytes; `None` at the end. For
     /// system calls that read from guest memory directly.
     pub fn next_slice(&mut self, limit: usize) -> Option<VolatileSlice<'a>> {

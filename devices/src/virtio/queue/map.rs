@@ -20,6 +20,8 @@ pub(super) struct GuestMap {
 struct Region {
     start: u64,
     len: u64,
+    /// Bytes of all regions before this one.
+    before: u64,
     mapping: Arc<MmapRegion<()>>,
 }
 
@@ -40,10 +42,16 @@ impl Place {
 
 impl GuestMap {
     pub(super) fn new(ram: &GuestRam) -> Self {
-        let region = |r: &vm_memory::GuestRegionMmap<()>| Region {
-            start: r.start_addr().0,
-            len: r.len(),
-            mapping: r.get_mmap(),
+        let mut before = 0;
+        let region = |r: &vm_memory::GuestRegionMmap<()>| {
+            let region = Region {
+                start: r.start_addr().0,
+                len: r.len(),
+                before,
+                mapping: r.get_mmap(),
+            };
+            before += region.len;
+            region
         };
         Self {
             regions: ram.iter().map(region).collect(),
@@ -93,6 +101,12 @@ impl GuestMap {
         if let Some(place) = self.locate(address, 1) {
             prefetch(&self.slice(place, 0));
         }
+    }
+
+    /// Where byte `skip` of a place is if the regions count as one behind the other.
+    pub(super) fn linear(&self, place: Place, skip: usize) -> u64 {
+        let before = self.regions.get(place.region).map_or(0, |r| r.before);
+        before + (place.offset + skip) as u64
     }
 
     /// Reads a `u64` that the guest may be writing, once: a volatile load is never repeated.
