@@ -94,12 +94,16 @@ impl<W: NetBackend> PairsGuest<W> {
         let device = NetDevice::new(config, near).unwrap();
         Self {
             faults,
-            ..Self::with_device(device, wires)
+            ..Self::with_device_in(ram, device, wires)
         }
     }
 
     /// The same on a device that the test made.
     pub(crate) fn with_device<B: NetBackend>(device: NetDevice<B>, wires: Vec<W>) -> Self {
+        Self::with_device_in(ram(), device, wires)
+    }
+
+    fn with_device_in<B: NetBackend>(ram: GuestRam, device: NetDevice<B>, wires: Vec<W>) -> Self {
         let control = device.control();
         let mut driver = TestDriver::in_ram(crate::FACE, ram, device);
         let features = driver.offered();
