@@ -82,6 +82,8 @@ impl Vmm {
                 .arg(format!(
                     "memory-backend-memfd,id=ram,size={MEMORY}M,share=on"
                 ))
+                // Threads with names, to tell the vCPU from the rest.
+                .args(["-name", "guest,debug-threads=on"])
                 .args(["-nodefaults", "-no-user-config", "-no-reboot"])
                 .args(["-display", "none", "-serial", "stdio"])
                 // Firmware: it was built without, and takes that of the machine's own emulator.
