@@ -14,7 +14,7 @@
 //!     bus::BusDevice,
 //!     virtio::{
 //!         mmio::MmioTransport,
-//!         net::{BusyPoll, NetConfig, NetDevice, Offloads, loopback::Loopback},
+//!         net::{NetConfig, NetDevice, loopback::Loopback},
 //!     },
 //! };
 //! use vm_memory::GuestAddress;
@@ -23,16 +23,8 @@
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let ram = GuestRam::from_ranges(&[(GuestAddress(0), 1 << 20)])?;
 //! let (near, _far) = Loopback::pair(1514)?;
-//! let config = NetConfig {
-//!     name: "net0".into(),
-//!     mac: [0x52, 0x54, 0, 0, 0, 1],
-//!     mtu: Some(1500),
-//!     link_up: true,
-//!     rate: None,
-//!     busy_poll: BusyPoll::Adaptive,
-//!     offloads: Offloads::default(),
-//!     on_fault: Arc::new(|reason| eprintln!("{reason}")),
-//! };
+//! let on_fault = Arc::new(|reason: &str| eprintln!("{reason}"));
+//! let config = NetConfig::new("net0", [0x52, 0x54, 0, 0, 0, 1], on_fault);
 //! let card = NetDevice::new(config, vec![near])?;
 //! let control = card.control();
 //! let mut registers = MmioTransport::new(ram, Box::new(card), EventFd::new(0)?)?;

@@ -11,10 +11,7 @@ use std::{
 use devices::{
     GuestRam,
     testing::{Buffer, DriverQueue, TestDriver, Used, ram, wait_for},
-    virtio::net::{
-        BusyPoll, LinkSpeed, NetBackend, NetConfig, NetControl, NetDevice, Offloads,
-        loopback::Loopback,
-    },
+    virtio::net::{BusyPoll, NetBackend, NetConfig, NetControl, NetDevice, loopback::Loopback},
 };
 
 /// Bytes of the virtio-net header with VERSION_1.
@@ -53,19 +50,8 @@ pub(crate) struct NetGuest<W = Loopback> {
 pub(crate) fn config(name: &str) -> (NetConfig, Arc<Mutex<Vec<String>>>) {
     let faults = Arc::<Mutex<Vec<String>>>::default();
     let list = Arc::clone(&faults);
-    let config = NetConfig {
-        name: name.into(),
-        mac: MAC,
-        mtu: Some(1500),
-        link_up: true,
-        speed: LinkSpeed::default(),
-        rate: None,
-        busy_poll: BusyPoll::Adaptive,
-        offloads: Offloads::default(),
-        placement: Default::default(),
-        on_fault: Arc::new(move |text| list.lock().unwrap().push(text.into())),
-    };
-    (config, faults)
+    let on_fault = Arc::new(move |text: &str| list.lock().unwrap().push(text.into()));
+    (NetConfig::new(name, MAC, on_fault), faults)
 }
 
 impl NetGuest<Loopback> {

@@ -79,6 +79,24 @@ impl std::fmt::Debug for NetConfig {
 }
 
 impl NetConfig {
+    /// A card of this name and address with all else at its default: link up, MTU 1500, no limit, all
+    /// offloads, adaptive polling, threads anywhere.
+    #[must_use]
+    pub fn new(name: impl Into<String>, mac: [u8; 6], on_fault: OnFault) -> Self {
+        Self {
+            name: name.into(),
+            mac,
+            mtu: Some(1500),
+            link_up: true,
+            speed: LinkSpeed::default(),
+            rate: None,
+            busy_poll: BusyPoll::Adaptive,
+            offloads: Offloads::default(),
+            placement: Placement::default(),
+            on_fault,
+        }
+    }
+
     /// Checks the address.
     pub(super) fn usable_mac(&self) -> Result<MacAddress, NetError> {
         let mac = self.mac;
