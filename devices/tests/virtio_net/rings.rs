@@ -130,6 +130,63 @@ fn broken_indirect_tables_stop_the_queue() {
     });
 }
 
+/// 5: a table that changes while it is walked: each descriptor is read once, so a frame is as long as one of the
+/// two lengths, and its bytes are its own.
+#[test]
+fn a_changing_indirect_table_is_read_once() {
+    let mut guest = NetGuest::start("t5");
+    let (short, long) = (40u32, 60u32);
+    let frame = pattern(60, 5);
+    let bytes = with_header(&frame);
+    let address = guest.driver.allocate(bytes.len(), 1);
+    guest.driver.write_memory(address, &bytes);
+    let table = guest.driver.allocate(32, 16);
+    let parts = [
+        descriptor(address, 12, NEXT, 1),
+        descriptor(address + 12, short, 0, 0),
+    ];
+    for (at, part) in (table..).step_by(16).zip(parts) {
+        guest.driver.write_memory(at, &part.to_bytes());
+    }
+    let ram = guest.driver.ram().clone();
+    let ender = Ender::default();
+    let mut sent = [0; 2];
+    thread::scope(|scope| {
+        let _guard = ender.guard();
+        scope.spawn(|| {
+            use vm_memory::{Bytes, GuestAddress};
+            let mut len = short;
+            while ender.goes_on() {
+                len ^= short ^ long;
+                ram.write_obj(len, GuestAddress(table + 16 + 8)).unwrap();
+            }
+        });
+        // Until both lengths were seen, so that the change was really met.
+        wait_for("frames of both lengths", || {
+            for _ in 0..500 {
+                // Many at a time, so that the thread walks while the table changes.
+                guest
+                    .tx
+                    .set_descriptor(0, descriptor(table, 32, INDIRECT, 0));
+                (0..32).for_each(|_| guest.tx.offer(0));
+                guest.driver.kick(TX);
+                for _ in 0..32 {
+                    let got = guest.sent();
+                    assert!(got == frame || got == frame[..40], "{got:x?}");
+                    sent[usize::from(got.len() == 60)] += 1;
+                    guest.tx.wait_used();
+                }
+            }
+            sent.iter().all(|&count| count > 100).then_some(())
+        });
+    });
+    let counters = guest.control.counters();
+    assert_eq!((counters.guest_faults, counters.tx_too_short), (0, 0));
+    guest.boot();
+    guest.check_traffic();
+    guest.assert_sound();
+}
+
 /// 6: zero lengths are dropped like any frame without a header; sums over 2^32 stop the queue.
 #[test]
 fn lengths_are_checked() {
