@@ -1,7 +1,7 @@
 # Everything that people and CI do with this tree. The work is done by cargo and by the scripts under tests/.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test lint demo bench bench-qemu bench-lab guest-kernel clean
+.PHONY: help setup build test lint demo bench bench-qemu bench-lab fuzz guest-kernel clean
 # One step after the other even under -j: cargo uses all CPUs by itself, and the lab needs them too.
 .NOTPARALLEL:
 
@@ -35,6 +35,11 @@ bench-qemu: setup ## the same guest under a QEMU built with -netdev af-xdp (10 m
 
 bench-lab: setup ## Linux guests with iperf3, beside QEMU with tap and af-xdp, in the lab if need be (10 minutes)
 	@tests/bench/bench lab
+
+T ?=
+TIME ?= 60
+fuzz: setup ## fuzz T=target (all, if it is empty) for TIME=seconds each: see docs/fuzzing.md
+	@tests/fuzz $(TIME) $(T)
 
 guest-kernel: build ## build the guest kernel of kernel-configs/ and boot it (about 15 minutes)
 	@tests/guest/make-kernel

@@ -162,3 +162,40 @@ fn the_partial_checksum_is_not_trusted() {
     // This builder takes the header's destination; it is the sum that counts.
     assert_eq!(segments(&spec, 100), expected(&spec, 100));
 }
+
+/// For every size, and for every length at some sizes: segments follow each other without a gap, all but the
+/// last are full, and together they are the payload. Their IP packets have a length that fits its field.
+#[test]
+fn lengths_add_up_for_every_size_and_every_length() {
+    let spec = FrameSpec::tcp(false, Vec::new());
+    let (start, headers) = (spec.build_partial(), spec.payload_start());
+    let check = |size: u16, payload: usize| {
+        let mut segmenter =
+            Segmenter::new(&start, headers + payload, request(&spec, size)).unwrap();
+        let (mut count, mut at) = (0, headers);
+        while !segmenter.is_done() {
+            let len = segmenter.payload_len();
+            assert_eq!(segmenter.position(), at);
+            at += len;
+            count += 1;
+            let is_last = at == headers + payload;
+            assert!(len == usize::from(size) || is_last && len < usize::from(size));
+            assert!(len > 0 && headers + len <= segmenter.longest());
+            segmenter.advance();
+        }
+        assert_eq!(segmenter.payload_len(), 0);
+        assert_eq!(
+            (at, count),
+            (headers + payload, payload.div_ceil(size.into()))
+        );
+    };
+    let longest = MAX_IP + spec.network_start() - headers;
+    for size in MIN_TCP_SIZE..NOT_A_SIZE {
+        check(size, longest);
+    }
+    for payload in 1..=longest {
+        for size in [1448, 8948] {
+            check(size, payload);
+        }
+    }
+}

@@ -144,3 +144,75 @@ fn bad_rings_are_refused() {
         assert!(matches!(refused(state), QueueFault::Overlap(..)));
     }
 }
+
+/// Positions around which 16-bit indices go wrong.
+const EDGES: [u16; 5] = [0, 7, 0x7fff, 0xfff8, 0xffff];
+
+/// 2.7.7.2, from its words: an interrupt if entry `used_event` is among those published since the last
+/// decision. For every wish of the driver.
+#[test]
+fn interrupt_decisions_are_right_for_every_used_event() {
+    let rings = Rings::new();
+    let mut queue = rings.live(EVENT_IDX);
+    let at = AVAIL + 4 + 2 * u64::from(SIZE);
+    for old in EDGES {
+        for count in [0, 1, SIZE, 0x8000, 0xffff] {
+            let mut among = vec![false; 0x1_0000];
+            for entry in 0..count {
+                among[usize::from(old.wrapping_add(entry))] = true;
+            }
+            for event in 0..=u16::MAX {
+                rings.write(at, event);
+                queue.signalled_used = old;
+                queue.published_used = old.wrapping_add(count);
+                let wanted = among[usize::from(event)];
+                assert_eq!(queue.needs_interrupt(), wanted, "{old} {count} {event}");
+            }
+        }
+    }
+}
+
+/// 2.7.6, from its words: the driver's index never goes back, and is never more than the ring ahead of what
+/// was given back. For every index that it can write.
+#[test]
+fn the_available_index_is_judged_right_for_every_value() {
+    let rings = Rings::new();
+    let mut queue = rings.live(0);
+    for given_back in EDGES {
+        for seen in [0, 1, SIZE] {
+            let mut possible = vec![false; 0x1_0000];
+            for ahead in seen..=SIZE {
+                possible[usize::from(given_back.wrapping_add(ahead))] = true;
+            }
+            for found in 0..=u16::MAX {
+                rings.write(AVAIL + 2, found);
+                queue.published_used = given_back;
+                queue.seen_avail = given_back.wrapping_add(seen);
+                queue.next_avail = queue.seen_avail;
+                let expected = if possible[usize::from(found)] {
+                    Ok(found.wrapping_sub(queue.next_avail))
+                } else {
+                    let expected = queue.next_avail;
+                    Err(QueueFault::AvailIndex { found, expected })
+                };
+                assert_eq!(queue.available(), expected);
+            }
+        }
+    }
+}
+
+/// 2.7.8: an entry goes into the slot of its position, the index is one further, for every position.
+#[test]
+fn used_entries_are_published_right_at_every_position() {
+    let rings = Rings::new();
+    let mut queue = rings.live(0);
+    for position in 0..=u16::MAX {
+        assert!(!queue.publish(), "nothing new");
+        queue.push_used(position % SIZE, u32::from(position));
+        assert_eq!(rings.read::<u16>(USED + 2), position, "not yet visible");
+        assert!(queue.publish());
+        let entry = rings.read::<[u32; 2]>(USED + 4 + 8 * u64::from(position % SIZE));
+        assert_eq!(entry, [u32::from(position % SIZE), u32::from(position)]);
+        assert_eq!(rings.read::<u16>(USED + 2), position.wrapping_add(1));
+    }
+}

@@ -1,0 +1,4 @@
+//! `make fuzz T=coalesce`
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz::coalesce::run(data));

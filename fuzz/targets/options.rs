@@ -1,0 +1,4 @@
+//! `make fuzz T=options`
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz::options::run(data));
