@@ -8,7 +8,7 @@ use rustix::net::{sockopt::xdp_options, xdp::XdpOptionsFlags};
 
 use crate::{
     guest::{boot, end, streams},
-    port::{open, transfer},
+    port::{assert_all_well, open, transfer},
 };
 
 fn zero_copy() -> PortConfig {
@@ -45,14 +45,7 @@ fn frames_arrive_whole_both_ways_on_virtio_net() {
     }
     transfer(&mut near_queues, &mut far_queues, 61);
     transfer(&mut far_queues, &mut near_queues, 62);
-    for queue in near_queues.iter_mut().chain(&mut far_queues) {
-        queue.flush().expect("the link is up");
-        let counters = queue.counters();
-        assert_eq!(counters.invalid_descriptors, 0, "{counters:?}");
-        assert_eq!(queue.statistics().unwrap().tx_invalid_descs, 0);
-        let accounting = queue.accounting();
-        assert!(accounting.is_balanced(), "{accounting:?}");
-    }
+    assert_all_well(near_queues.iter_mut().chain(&mut far_queues));
 }
 
 #[test]
