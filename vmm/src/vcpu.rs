@@ -147,8 +147,10 @@ impl Vcpu {
             Ok(VcpuExit::Intr) => {}
             Err(e) if matches!(e.errno(), libc::EINTR | libc::EAGAIN) => {}
             Ok(VcpuExit::Shutdown) => return Some(ExitReason::TripleFault { vcpu }),
-            Ok(VcpuExit::InternalError) if run_state::no_event_was_lost(&mut self.fd) => {}
             Ok(VcpuExit::InternalError) => {
+                if run_state::no_event_was_lost(&mut self.fd) {
+                    return None;
+                }
                 let what = run_state::internal_error(&mut self.fd);
                 return Some(ExitReason::Kvm { vcpu, what });
             }
