@@ -17,6 +17,7 @@ mod mem;
 pub mod memory;
 pub mod mmio;
 pub mod net;
+pub mod odd;
 #[cfg(not(test))]
 mod panic;
 pub mod port;

@@ -22,8 +22,8 @@ unsafe impl Sync for Arena {}
 static ARENA: Arena = Arena(UnsafeCell::new([0; SIZE]));
 static NEXT: AtomicUsize = AtomicUsize::new(0);
 
-/// A range of memory that a device may be told of.
-#[derive(Debug)]
+/// A range of memory that a device may be told of. A copy is the same memory.
+#[derive(Debug, Clone, Copy)]
 pub struct Region {
     base: NonNull<u8>,
     len: usize,
@@ -73,6 +73,19 @@ impl Region {
     #[must_use]
     pub fn u64(&self, offset: usize) -> &AtomicU64 {
         self.cell(offset)
+    }
+
+    /// Its length in bytes.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.len
+    }
+
+    /// Sets `len` bytes from `offset` on: for set-up, not for the data path.
+    pub fn fill(&self, offset: usize, len: usize, value: u8) {
+        for i in offset..offset + len {
+            self.u8(i).store(value, Ordering::Relaxed);
+        }
     }
 
     /// Writes bytes one by one: for set-up, not for the data path.

@@ -86,6 +86,12 @@ impl Registers {
         unsafe { self.pointer::<u32>(offset).write_volatile(value) }
     }
 
+    /// Where they are in the address space.
+    #[must_use]
+    pub fn base(&self) -> u64 {
+        self.base
+    }
+
     /// Reads a byte of the configuration.
     #[must_use]
     pub fn config(&self, offset: u64) -> u8 {

@@ -11,17 +11,21 @@ use crate::{
 };
 
 /// Device ID of a network card.
-const NETWORK_CARD: u32 = 1;
+pub const NETWORK_CARD: u32 = 1;
 
-/// Feature bits.
-const MAC: u64 = 1 << 5;
-const CTRL_VQ: u64 = 1 << 17;
-const MQ: u64 = 1 << 22;
-const EVENT_IDX: u64 = 1 << 29;
-const VERSION_1: u64 = 1 << 32;
+/// The configuration has the address.
+pub const MAC: u64 = 1 << 5;
+/// There is a control queue.
+pub const CTRL_VQ: u64 = 1 << 17;
+/// There are several queue pairs.
+pub const MQ: u64 = 1 << 22;
+/// Notifications go by index.
+pub const EVENT_IDX: u64 = 1 << 29;
+/// This is virtio 1.
+pub const VERSION_1: u64 = 1 << 32;
 
 /// Offset of `max_virtqueue_pairs` in the configuration.
-const MAX_PAIRS: u64 = 8;
+pub const MAX_PAIRS: u64 = 8;
 
 /// Command VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET: class, command, number of pairs (5.1.6.5.5).
 const SET_PAIRS: [u8; 2] = [4, 0];

@@ -11,22 +11,58 @@ use crate::{
 };
 
 /// Bytes of a descriptor: address (8), length (4), flags (2), next (2).
-const DESCRIPTOR: usize = 16;
+pub const DESCRIPTOR: usize = 16;
 /// The chain goes on.
-const NEXT: u16 = 1;
+pub const NEXT: u16 = 1;
 /// The device writes the buffer.
-const WRITE: u16 = 2;
+pub const WRITE: u16 = 2;
+/// The buffer is a table of descriptors (VIRTIO_F_INDIRECT_DESC).
+pub const INDIRECT: u16 = 4;
 /// Of the available ring's flags: no interrupts.
 const NO_INTERRUPT: u16 = 1;
 /// Of the used ring's flags: no notifications.
 const NO_NOTIFY: u16 = 1;
 /// Offsets in both rings.
 const FLAGS: usize = 0;
-const INDEX: usize = 2;
+/// Where the index is in both rings.
+pub const INDEX: usize = 2;
 const ENTRIES: usize = 4;
 /// Bytes of an entry.
 const AVAIL_ENTRY: usize = 2;
 const USED_ENTRY: usize = 8;
+
+/// The memory of a queue, which outlives resets of its device. A copy is the same memory.
+#[derive(Debug, Clone, Copy)]
+pub struct Rings {
+    size: u16,
+    /// The descriptor table.
+    pub descriptors: Region,
+    /// The available ring.
+    pub avail: Region,
+    /// The used ring.
+    pub used: Region,
+}
+
+impl Rings {
+    /// Takes memory for `size` entries.
+    #[must_use]
+    pub fn take(size: u16) -> Self {
+        let entries = usize::from(size);
+        Self {
+            size,
+            descriptors: Region::take(entries * DESCRIPTOR),
+            avail: Region::take(ENTRIES + entries * AVAIL_ENTRY + 2),
+            used: Region::take(ENTRIES + entries * USED_ENTRY + 2),
+        }
+    }
+
+    /// As it was at first.
+    pub fn clear(&self) {
+        for part in [self.descriptors, self.avail, self.used] {
+            part.fill(0, part.size(), 0);
+        }
+    }
+}
 
 /// A queue in use.
 #[derive(Debug)]
@@ -59,10 +95,19 @@ impl Queue {
         let most = registers.read(register::QUEUE_NUM_MAX);
         assert!(most > 0, "the device has no queue {index}");
         let size = u16::try_from(most).unwrap_or(u16::MAX).min(wanted);
-        let entries = usize::from(size);
-        let descriptors = Region::take(entries * DESCRIPTOR);
-        let avail = Region::take(ENTRIES + entries * AVAIL_ENTRY + 2);
-        let used = Region::take(ENTRIES + entries * USED_ENTRY + 2);
+        Self::on(Rings::take(size), registers, index, event_index)
+    }
+
+    /// Sets up queue `index` on memory that was cleared, with as many entries as that is for.
+    #[must_use]
+    pub fn on(rings: Rings, registers: Registers, index: u16, event_index: bool) -> Self {
+        let Rings {
+            size,
+            descriptors,
+            avail,
+            used,
+        } = rings;
+        registers.write(register::QUEUE_SEL, u32::from(index));
         registers.write(register::QUEUE_NUM, u32::from(size));
         registers.write_address(register::QUEUE_DESC, descriptors.address());
         registers.write_address(register::QUEUE_DRIVER, avail.address());
@@ -150,10 +195,29 @@ impl Queue {
             self.used.u16(FLAGS).load(Ordering::Relaxed) & NO_NOTIFY == 0
         };
         if wanted {
-            self.kicks += 1;
-            let index = u32::from(self.index);
-            self.registers.write(register::QUEUE_NOTIFY, index);
+            self.kick();
         }
+    }
+
+    /// Notifies the device, whether it wants that or not.
+    pub fn kick(&mut self) {
+        self.kicks += 1;
+        let index = u32::from(self.index);
+        self.registers.write(register::QUEUE_NOTIFY, index);
+    }
+
+    /// Shows the device an index of the available ring that may be wrong, and notifies it. The queue is of no use
+    /// afterwards.
+    pub fn show_index(&mut self, index: u16) {
+        self.avail.u16(INDEX).store(index, Ordering::Release);
+        self.kick();
+    }
+
+    /// Asks for an interrupt at an entry that may make no sense.
+    pub fn ask_for_interrupt(&self, event: u16) {
+        self.avail.u16(FLAGS).store(0, Ordering::Relaxed);
+        let at = ENTRIES + usize::from(self.size) * AVAIL_ENTRY;
+        self.avail.u16(at).store(event, Ordering::Relaxed);
     }
 
     /// Takes back a used buffer: its id, and how many bytes the device wrote.

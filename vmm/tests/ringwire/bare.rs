@@ -27,15 +27,20 @@ const SIZES: [usize; 4] = [60, 64, 571, 1514];
 const DESTINATION: [u8; 6] = [0xff; 6];
 const SOURCE: [u8; 6] = [2, 0, 0, 0, 0, 9];
 /// For local experiments.
-const ETHERTYPE: [u8; 2] = [0x88, 0xb5];
+pub(crate) const ETHERTYPE: [u8; 2] = [0x88, 0xb5];
 /// Where a frame's number is, and its pattern.
-const NUMBER: usize = 14;
-const PATTERN: usize = 22;
+pub(crate) const NUMBER: usize = 14;
+pub(crate) const PATTERN: usize = 22;
 
-/// Builds the guest, once.
-pub(crate) fn traffic() -> &'static Path {
-    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| {
+/// The guest that sends and receives.
+pub(crate) fn traffic() -> PathBuf {
+    program("traffic")
+}
+
+/// A guest, after all were built, once.
+pub(crate) fn program(name: &str) -> PathBuf {
+    static PROGRAMS: OnceLock<PathBuf> = OnceLock::new();
+    let programs = PROGRAMS.get_or_init(|| {
         let sources = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/guests/Cargo.toml");
         let target = concat!(env!("CARGO_TARGET_TMPDIR"), "/guests");
         let status = Command::new(env!("CARGO"))
@@ -50,11 +55,12 @@ pub(crate) fn traffic() -> &'static Path {
             .status()
             .unwrap();
         assert!(status.success(), "cargo could not build tests/guests");
-        Path::new(target).join("release/traffic")
-    })
+        Path::new(target).join("release")
+    });
+    programs.join(name)
 }
 
-fn pattern(frame: &[u8]) -> impl Iterator<Item = (&u8, u8)> {
+pub(crate) fn pattern(frame: &[u8]) -> impl Iterator<Item = (&u8, u8)> {
     // The pattern is modulo 256.
     frame.iter().zip((0..=u8::MAX).cycle()).skip(PATTERN)
 }
@@ -72,13 +78,13 @@ fn frame(number: u64, size: usize) -> Vec<u8> {
 }
 
 /// The far end of a wire.
-struct Far {
+pub(crate) struct Far {
     _port: Port,
-    queues: Vec<Queue>,
+    pub(crate) queues: Vec<Queue>,
 }
 
 impl Far {
-    fn new(wire: &Wire, queues: u32) -> Self {
+    pub(crate) fn new(wire: &Wire, queues: u32) -> Self {
         let mut port = Port::open(&PortConfig {
             ifname: wire.peer.clone(),
             queues,
@@ -142,7 +148,7 @@ fn start(wire: &Wire, options: &str, words: &str) -> Process {
     let netdev = format!("af-xdp,ifname={}{options}", wire.name);
     let words = format!("acpi=off {words}");
     let arguments = ["-v", "--netdev", &netdev, "--cmdline", &words];
-    let mut guest = Process::start(&mut run(traffic(), &arguments));
+    let mut guest = Process::start(&mut run(&traffic(), &arguments));
     guest.wait_for("ready\n");
     guest
 }
@@ -320,7 +326,7 @@ fn wrong_words_are_told() {
         return;
     }
     let told = |arguments: &[&str], words: &str| {
-        let end = outcome(&mut run(traffic(), arguments));
+        let end = outcome(&mut run(&traffic(), arguments));
         assert_eq!(end.code(), 0, "{end:?}");
         assert!(end.stdout.starts_with("{\"error\":"), "{end:?}");
         assert!(end.stdout.contains(words), "{end:?}");

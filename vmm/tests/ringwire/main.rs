@@ -13,6 +13,8 @@ mod console;
 #[cfg(test)]
 mod guest;
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod life;
 #[cfg(test)]
 mod maps;

@@ -74,7 +74,7 @@ fn threads_are_pinned_by_their_names() {
         for pin in pins {
             arguments.extend(["--pin", pin]);
         }
-        let mut guest = Process::start(&mut run(traffic(), &arguments));
+        let mut guest = Process::start(&mut run(&traffic(), &arguments));
         guest.wait_for("ready\n");
         let deadline = Instant::now() + PATIENCE;
         loop {
