@@ -44,15 +44,13 @@ pub(super) fn port_io(vcpu: &mut VcpuFd) -> Option<PortIo<'_>> {
 }
 
 /// Whether KVM gave up because an access to a device would have interrupted the delivery of an event
-/// (KVM_INTERNAL_ERROR_DELIVERY_EV), although its own data say that none was being delivered. The guest
+/// (KVM_INTERNAL_ERROR_DELIVERY_EV), although it knows of no such event (KVM_GET_VCPU_EVENTS). The guest
 /// has lost nothing then, and can be entered again.
 ///
 /// Since Linux 6.15 KVM on AMD asks whether EXITINTINFO has a type, not whether it is valid
-/// (`svm_check_emulate_instruction`). CPUs clear the field; emulated ones (QEMU's TCG) only take the valid
-/// bit from the last exception that the guest had, so there a kick after a page fault ends up here.
+/// (`svm_check_emulate_instruction`). CPUs clear the field; an emulated one (QEMU's TCG) leaves the type of
+/// the last exception that the guest had, so there a kick after a page fault ends up here.
 pub(super) fn no_event_was_lost(vcpu: &mut VcpuFd) -> bool {
-    /// EXITINTINFO.V (AMD APM volume 2, 15.20), and the valid bit of Intel's vectoring information.
-    const VALID: u64 = 1 << 31;
     let run = vcpu.get_kvm_run();
     if run.exit_reason != KVM_EXIT_INTERNAL_ERROR {
         return false;
@@ -60,8 +58,9 @@ pub(super) fn no_event_was_lost(vcpu: &mut VcpuFd) -> bool {
     // SAFETY: the exit reason says that this member of the union is the valid one.
     let internal = unsafe { run.__bindgen_anon_1.internal };
     internal.suberror == KVM_INTERNAL_ERROR_DELIVERY_EV
-        && internal.ndata > 0
-        && internal.data.first().is_some_and(|info| info & VALID == 0)
+        && vcpu.get_vcpu_events().is_ok_and(|events| {
+            events.exception.injected | events.interrupt.injected | events.nmi.injected == 0
+        })
 }
 
 /// KVM_EXIT_INTERNAL_ERROR in words, with the guest's instruction if KVM tells it.
