@@ -27,7 +27,7 @@ lint: setup ## formatting, clippy, documentation, dependencies, shell scripts
 demo: build ## boot a Debian kernel on a veth pair, ping, iperf3, and print a table
 	@tests/demo/make-demo
 
-bench: setup ## frames a second on veth, raw and by a guest, beside AF_PACKET and DPDK; start, memory (10 minutes)
+bench: setup ## frames a second on veth, raw and by a guest, beside AF_PACKET and DPDK; start, memory (12 minutes)
 	@tests/bench/bench raw
 
 bench-qemu: setup ## the same guest under a QEMU built with -netdev af-xdp (10 minutes, the first time 15 more)

@@ -15,7 +15,7 @@ use crate::{
     contestant::{Running, Vmm},
     cpu,
     error::BenchError,
-    report::Report,
+    report::{Columns, Report},
     rounds::{self, Plan, Sample, Unit},
     suite, tiny,
 };
@@ -39,6 +39,7 @@ pub(crate) fn run(args: &GuestArgs) -> Result<(), BenchError> {
     let mut report = Report::begin(
         &args.name,
         "A virtual machine with one AF_XDP card: start, memory, idle CPU",
+        Columns::Program,
         &args.suite.command,
         &args.suite.out,
     );
@@ -82,7 +83,7 @@ pub(crate) fn run(args: &GuestArgs) -> Result<(), BenchError> {
                 MIB => machine.memory(&tiny),
                 _ => machine.idle(&args.guest),
             };
-            value.map(|value| Sample { value, cpu: None })
+            value.map(Sample::of)
         });
         report.add(outcome);
     }

@@ -7,7 +7,9 @@ mod cli;
 mod contestant;
 mod cpu;
 mod error;
+mod exits;
 mod footprint;
+mod further;
 mod lab;
 mod machine;
 mod measure;
@@ -15,6 +17,7 @@ mod report;
 mod rounds;
 mod stats;
 mod suite;
+mod syscalls;
 mod tiny;
 mod traffic;
 

@@ -12,7 +12,7 @@ use ringwire_tests::Wire;
 
 use crate::{
     case::{Case, Work},
-    contestant::{Contestant, Own, Running},
+    contestant::{Contestant, Offered, Running},
     cpu::{self, Cpus},
     error::BenchError,
     rounds::Sample,
@@ -36,6 +36,8 @@ pub(crate) struct Bench<'a> {
     pub(crate) cpus: Cpus,
     /// How long is counted.
     pub(crate) window: Duration,
+    /// What comes from the far end, where something has to.
+    pub(crate) offered: Offered,
 }
 
 impl Bench<'_> {
@@ -62,46 +64,41 @@ impl Bench<'_> {
             .map(|command| Running::start("the generator", case, command))
             .transpose()?;
         let start = far.frames()?;
-        let deadline = Instant::now() + START;
-        while !match case.work {
-            Work::RxDrop => contestant.flows(&measured.lines()),
-            Work::TxPush | Work::L2Fwd => far.frames()? > start + FLOWING,
-        } {
-            measured.check()?;
+        measured.wait_until(START, "no traffic", |measured| {
             generator.as_mut().map_or(Ok(()), Running::check)?;
-            if Instant::now() > deadline {
-                return Err(measured.failure(&format!("no traffic in {} s", START.as_secs())));
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
+            Ok(match case.work {
+                Work::RxDrop => contestant.flows(&measured.lines()),
+                Work::TxPush | Work::L2Fwd => far.frames()? > start + FLOWING,
+            })
+        })?;
         thread::sleep(WARM_UP);
-        let before = Moment::now(&mut far, &measured)?;
+        let moment = |far: &mut Received, measured: &Running| {
+            let moves = |thread: &str| contestant.moves_frames(thread);
+            Moment::now(far, measured.id(), moves)
+        };
+        let before = moment(&mut far, &measured)?;
         thread::sleep(self.window);
         if case.work == Work::RxDrop && !at_its_end {
             wait_for_report(contestant, &measured, before.at);
         }
-        let after = Moment::now(&mut far, &measured)?;
+        let after = moment(&mut far, &measured)?;
         if at_its_end {
             measured.wait(START)?;
         } else {
             measured.check()?;
         }
-        let elapsed = (after.at - before.at).as_secs_f64();
         let frames = match case.work {
             Work::RxDrop => contestant.received(&measured.lines(), before.at, after.at),
-            Work::TxPush | Work::L2Fwd => Some(per_second(after.frames - before.frames, elapsed)),
+            Work::TxPush | Work::L2Fwd => Some(before.sent_until(&after)),
         };
         let frames = frames.ok_or_else(|| measured.failure("did not tell what it received"))?;
-        Ok(Sample {
-            value: frames / 1e6,
-            cpu: Some((after.cpu - before.cpu).as_secs_f64() / elapsed),
-        })
+        Ok(before.sample(&after, frames))
     }
 
     /// It ends by itself long after all else has.
     fn generator(&self, case: Case) -> Command {
         let seconds = (START * 3 + self.window).as_secs_f64();
-        Own::generator(case, self.wire, self.cpus, seconds)
+        self.offered.generator(case, self.wire, self.cpus, seconds)
     }
 }
 
@@ -120,16 +117,43 @@ fn wait_for_report(contestant: &dyn Contestant, measured: &Running, from: Instan
 struct Moment {
     at: Instant,
     frames: u64,
+    /// CPU time of the whole program, and of the threads that move frames.
     cpu: Duration,
+    io: Duration,
 }
 
 impl Moment {
-    fn now(far: &mut Received, measured: &Running) -> Result<Self, BenchError> {
+    fn now(
+        far: &mut Received,
+        process: u32,
+        moves: impl Fn(&str) -> bool,
+    ) -> Result<Self, BenchError> {
         Ok(Self {
             at: Instant::now(),
             frames: far.frames()?,
-            cpu: cpu::used(measured.id()),
+            cpu: cpu::used(process),
+            io: cpu::used_by(process, moves),
         })
+    }
+
+    /// Frames a second that came to the far end until `later`.
+    fn sent_until(&self, later: &Self) -> f64 {
+        per_second(later.frames - self.frames, self.seconds_until(later))
+    }
+
+    fn seconds_until(&self, later: &Self) -> f64 {
+        (later.at - self.at).as_secs_f64()
+    }
+
+    /// Of the time until `later`, in which `frames` a second moved.
+    fn sample(&self, later: &Self, frames: f64) -> Sample {
+        let seconds = self.seconds_until(later);
+        let part = |from: Duration, to: Duration| to.saturating_sub(from).as_secs_f64() / seconds;
+        Sample {
+            value: frames / 1e6,
+            cpu: Some(part(self.cpu, later.cpu)),
+            io: Some(part(self.io, later.io) / frames * 1e9),
+        }
     }
 }
 

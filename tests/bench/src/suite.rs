@@ -7,12 +7,13 @@ use ringwire_tests::Wire;
 use crate::{
     case::{Case, Work},
     cli::{GuestArgs, SuiteArgs},
-    contestant::{Bare, Contestant, Own, Testpmd, Vmm},
+    contestant::{Bare, Contestant, Offered, Own, Testpmd, Vmm},
     cpu::Cpus,
     error::BenchError,
+    further::{self, Further},
     measure::Bench,
-    report::Report,
-    rounds::{self, Unit},
+    report::{Columns, Report},
+    rounds::{self, Outcome, Plan, Sample, Unit},
     traffic::Kind,
 };
 
@@ -28,31 +29,64 @@ pub(crate) fn raw(args: &SuiteArgs) -> Result<(), BenchError> {
     } else {
         eprintln!("    without DPDK's testpmd, which is not installed (Debian's package dpdk-dev)");
     }
-    let report = Report::begin(
+    let suite = Suite::new(args, contestants)?;
+    let cases = suite.cases();
+    if cases.is_empty() {
+        return nothing_wanted("raw");
+    }
+    let mut report = Report::begin(
         "raw",
         "Frames a second at one end of a veth pair",
+        Columns::Program,
         &args.command,
         &args.out,
     );
-    frames(args, contestants, report)
+    let plan = args.plan(cases.len());
+    for case in cases {
+        report.add(suite.measure(case, case.to_string(), plan));
+    }
+    report.finish()
 }
 
 /// A guest of our own, beside the machine's limit and others' virtual machines.
 pub(crate) fn guest(args: &GuestArgs) -> Result<(), BenchError> {
     let contestants = vmms(args)
         .into_iter()
-        .map(|vmm| -> Box<dyn Contestant> {
-            let guest = args.guest.clone();
-            Box::new(Bare { vmm, guest })
-        })
+        .map(|vmm| Box::new(Bare::new(vmm, args.guest.clone())) as Box<dyn Contestant>)
         .chain([Box::new(Own::like_guest(Kind::Afxdp)) as Box<dyn Contestant>]);
-    let report = Report::begin(
+    let suite = Suite::new(&args.suite, contestants.collect())?;
+    let cases = suite.cases();
+    let further = if args.qemu.is_none() {
+        Further::wanted(&args.suite.only)
+    } else {
+        Vec::new()
+    };
+    if cases.is_empty() && further.is_empty() {
+        return nothing_wanted(&args.name);
+    }
+    let mut report = Report::begin(
         &args.name,
         "Frames a second of a bare guest, and of net-afxdp without a guest",
+        Columns::IoThreads,
         &args.suite.command,
         &args.suite.out,
     );
-    frames(&args.suite, contestants.collect(), report)
+    let plan = args.suite.plan(cases.len() + Further::parts(&further));
+    for case in cases {
+        report.add(suite.measure(case, case.to_string(), plan));
+    }
+    for it in further {
+        for outcome in it.measure(args, plan)? {
+            report.add(outcome);
+        }
+    }
+    report.finish()
+}
+
+/// Files of before stay as they are.
+fn nothing_wanted(name: &str) -> Result<(), BenchError> {
+    eprintln!("    {name}: nothing of it is wanted");
+    Ok(())
 }
 
 /// Ringwire, and QEMU if there is one.
@@ -62,43 +96,72 @@ pub(crate) fn vmms(args: &GuestArgs) -> Vec<Vmm> {
     iter::once(ours).chain(theirs).collect()
 }
 
-/// All work at all sizes.
-fn frames(
-    args: &SuiteArgs,
+/// Who is compared, and by what.
+pub(crate) struct Suite<'a> {
+    args: &'a SuiteArgs,
+    pub(crate) cpus: Cpus,
     contestants: Vec<Box<dyn Contestant>>,
-    mut report: Report,
-) -> Result<(), BenchError> {
-    let cpus = Cpus::choose()?;
-    let sizes = args.sizes.iter().map(|&it| usize::from(it));
-    let cases: Vec<_> = sizes
-        .flat_map(|size| Work::ALL.map(|work| Case { work, size }))
-        .filter(|it| is_wanted(&args.only, &it.to_string(), &Work::ALL.map(Work::name)))
-        .collect();
-    let plan = args.plan(cases.len());
-    for case in cases {
+    offered: Offered,
+}
+
+impl<'a> Suite<'a> {
+    /// Those of the contestants that are wanted; frames come as fast as they can.
+    pub(crate) fn new(
+        args: &'a SuiteArgs,
+        contestants: Vec<Box<dyn Contestant>>,
+    ) -> Result<Self, BenchError> {
         let all: Vec<_> = contestants.iter().map(|it| it.name()).collect();
-        let chosen: Vec<_> = contestants
-            .iter()
-            .filter(|it| is_wanted(&args.only, it.name(), &all))
-            .collect();
-        let names: Vec<_> = chosen.iter().map(|it| it.name().to_owned()).collect();
-        let measure = |index: usize| {
-            // A new wire each time: what a program leaves behind on it is gone.
-            let wire = Wire::new();
-            let bench = Bench {
-                wire: &wire,
-                cpus,
-                window: Duration::from_secs_f64(args.seconds.clamp(0.1, 60.0)),
-            };
-            let contestant = chosen
-                .get(index)
-                .ok_or_else(|| BenchError::Nothing("no such contestant".into()))?;
-            bench.run(contestant.as_ref(), case)
-        };
-        let outcome = rounds::alternate(case.to_string(), Unit::MPPS, &names, plan, measure);
-        report.add(outcome);
+        let wanted = contestants.into_iter();
+        let wanted = wanted.filter(|it| is_wanted(&args.only, it.name(), &all));
+        Ok(Self {
+            args,
+            cpus: Cpus::choose()?,
+            contestants: wanted.collect(),
+            offered: Offered::ALL,
+        })
     }
-    report.finish()
+
+    /// The same with other frames from the far end.
+    pub(crate) fn offered(self, offered: Offered) -> Self {
+        Self { offered, ..self }
+    }
+
+    /// All work at all sizes, as far as it is wanted.
+    fn cases(&self) -> Vec<Case> {
+        let sizes = self.args.sizes.iter().map(|&it| usize::from(it));
+        let all: Vec<&str> = Work::ALL
+            .map(Work::name)
+            .into_iter()
+            .chain(further::NAMES)
+            .collect();
+        sizes
+            .flat_map(|size| Work::ALL.map(|work| Case { work, size }))
+            .filter(|it| is_wanted(&self.args.only, &it.to_string(), &all))
+            .collect()
+    }
+
+    /// All rounds of a case.
+    pub(crate) fn measure(&self, case: Case, name: String, plan: Plan) -> Outcome {
+        let each = self.contestants.iter();
+        let names: Vec<_> = each.map(|it| it.name().to_owned()).collect();
+        rounds::alternate(name, Unit::MPPS, &names, plan, |it| self.once(it, case))
+    }
+
+    /// One measurement of the contestant with that index.
+    pub(crate) fn once(&self, index: usize, case: Case) -> Result<Sample, BenchError> {
+        let contestant = self.contestants.get(index);
+        let contestant =
+            contestant.ok_or_else(|| BenchError::Nothing("no such contestant".into()))?;
+        // A new wire each time: what a program leaves behind on it is gone.
+        let wire = Wire::new();
+        let bench = Bench {
+            wire: &wire,
+            cpus: self.cpus,
+            window: Duration::from_secs_f64(self.args.seconds.clamp(0.1, 60.0)),
+            offered: self.offered,
+        };
+        bench.run(contestant.as_ref(), case)
+    }
 }
 
 /// Whether `--only` lets it through: its words are about this kind of name at all, and one of them fits.

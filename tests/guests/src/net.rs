@@ -24,6 +24,11 @@ pub const EVENT_IDX: u64 = 1 << 29;
 /// This is virtio 1.
 pub const VERSION_1: u64 = 1 << 32;
 
+/// What a driver that leaves checksums and segmentation to the card negotiates: CSUM, GUEST_CSUM, GUEST_TSO4, GUEST_TSO6,
+/// HOST_TSO4, HOST_TSO6, MRG_RXBUF and HOST_USO. Datagrams are not to be put together (no GUEST_USO): a buffer holds one
+/// frame.
+pub const OFFLOADS: u64 = 1 | 1 << 1 | 1 << 7 | 1 << 8 | 1 << 11 | 1 << 12 | 1 << 15 | 1 << 56;
+
 /// Offset of `max_virtqueue_pairs` in the configuration.
 pub const MAX_PAIRS: u64 = 8;
 
@@ -64,15 +69,27 @@ pub struct Card {
     pub mac: [u8; 6],
     /// Whether notifications go by index (VIRTIO_F_EVENT_IDX).
     pub event_index: bool,
+    /// Those of [`OFFLOADS`] that are in use.
+    pub offloads: u64,
 }
 
 impl Card {
-    /// Sets up the first network card of the command line, with so many queue pairs of at most `size` entries.
+    /// Sets up the first network card of the command line, with so many queue pairs of at most `size` entries, and
+    /// without offloads.
     ///
     /// # Panics
     /// There is none, or it has not what is needed: the panic says what.
     #[must_use]
     pub fn new(line: Cmdline<'_>, pairs: u16, size: u16) -> Self {
+        Self::accepting(0, line, pairs, size)
+    }
+
+    /// The same with those of the feature bits `accepted` that the card offers.
+    ///
+    /// # Panics
+    /// There is none, or it has not what is needed: the panic says what.
+    #[must_use]
+    pub fn accepting(accepted: u64, line: Cmdline<'_>, pairs: u16, size: u16) -> Self {
         let all = line.devices().filter_map(|it| Registers::at(it.base));
         let mut cards = all.filter(|it| it.read(register::DEVICE_ID) == NETWORK_CARD);
         let Some(registers) = cards.next() else {
@@ -82,7 +99,7 @@ impl Card {
             (1..=MOST_PAIRS).contains(&usize::from(pairs)),
             "pairs={pairs} is not from 1 to {MOST_PAIRS}"
         );
-        let features = negotiate(registers, pairs > 1);
+        let features = negotiate(registers, pairs > 1, accepted);
         let event_index = features & EVENT_IDX != 0;
         let mut mac = [0; 6];
         for (i, byte) in (0..).zip(&mut mac) {
@@ -94,6 +111,7 @@ impl Card {
             pairs: [const { None }; MOST_PAIRS],
             mac,
             event_index,
+            offloads: features & OFFLOADS,
         };
         for (i, pair) in (0..pairs).zip(&mut card.pairs) {
             *pair = Some(Pair {
@@ -135,7 +153,7 @@ impl Card {
 }
 
 /// Resets the device and agrees on features (3.1.1).
-fn negotiate(registers: Registers, several: bool) -> u64 {
+fn negotiate(registers: Registers, several: bool, accepted: u64) -> u64 {
     registers.write(register::STATUS, 0);
     registers.write(register::STATUS, status::ACKNOWLEDGE);
     let driver = status::ACKNOWLEDGE | status::DRIVER;
@@ -149,7 +167,7 @@ fn negotiate(registers: Registers, several: bool) -> u64 {
         offered & needed == needed,
         "the card offers the features {offered:#x}, not all of {needed:#x}"
     );
-    let features = needed | offered & EVENT_IDX;
+    let features = needed | offered & (EVENT_IDX | accepted);
     registers.set_driver_features(features);
     registers.write(register::STATUS, driver | status::FEATURES_OK);
     let accepted = registers.read(register::STATUS) & status::FEATURES_OK != 0;

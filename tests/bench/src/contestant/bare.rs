@@ -47,6 +47,14 @@ impl Vmm {
         }
     }
 
+    /// Whether a thread of that name moves frames: our I/O threads; in QEMU the main loop, which has no name of its own.
+    pub(crate) fn moves_frames(&self, thread: &str) -> bool {
+        match self {
+            Self::Ringwire(_) => thread.starts_with("net"),
+            Self::Qemu(_) => !self.is_vcpu(thread),
+        }
+    }
+
     /// Whether a thread of that name is a vCPU.
     pub(crate) fn is_vcpu(&self, thread: &str) -> bool {
         match self {
@@ -66,13 +74,19 @@ impl Vmm {
     /// Boots `kernel` with one AF_XDP card on the near end, its serial port on stdin and stdout, guest RAM in shared
     /// memory.
     pub(crate) fn arguments(&self, command: &mut Command, kernel: &Path, words: &str) {
+        self.arguments_with("", command, kernel, words);
+    }
+
+    /// The same with more `,key=value` for the card.
+    fn arguments_with(&self, card: &str, command: &mut Command, kernel: &Path, words: &str) {
         let netdev = format!("af-xdp,id=net0,ifname={}", Wire::IFNAME);
         match self {
             Self::Ringwire(_) => command
                 .args(["run", "--cpus", "1", "--memory"])
                 .arg(format!("{MEMORY}M"))
                 .args(["--netdev", &netdev])
-                .args(["--device", "virtio-net-mmio,netdev=net0", "--kernel"])
+                .args(["--device", &format!("virtio-net-mmio,netdev=net0{card}")])
+                .arg("--kernel")
                 .arg(kernel)
                 // The guest looks for its card on the command line.
                 .args(["--cmdline", &format!("acpi=off {words}")]),
@@ -90,7 +104,7 @@ impl Vmm {
                 .args(["-L", "/usr/share/qemu", "-L", "/usr/share/seabios"])
                 .args(["-global", "virtio-mmio.force-legacy=false"])
                 .args(["-netdev", &netdev])
-                .args(["-device", "virtio-net-device,netdev=net0"])
+                .args(["-device", &format!("virtio-net-device,netdev=net0{card}")])
                 .args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-kernel"])
                 .arg(kernel)
                 .args(["-append", words]),
@@ -105,23 +119,53 @@ pub(crate) struct Bare {
     pub(crate) vmm: Vmm,
     /// The guest: tests/guests, `traffic`.
     pub(crate) guest: PathBuf,
+    /// As in the tables.
+    pub(crate) name: &'static str,
+    /// More words on its command line.
+    pub(crate) words: String,
+    /// More `,key=value` for its card.
+    pub(crate) card: &'static str,
+}
+
+impl Bare {
+    /// As people start it.
+    pub(crate) fn new(vmm: Vmm, guest: PathBuf) -> Self {
+        Self {
+            name: vmm.name(),
+            vmm,
+            guest,
+            words: String::new(),
+            card: "",
+        }
+    }
+}
+
+/// What the guest calls a piece of work.
+fn mode(work: Work) -> &'static str {
+    match work {
+        Work::TxPush => "tx",
+        Work::RxDrop => "rx",
+        Work::L2Fwd => "fwd",
+    }
 }
 
 impl Contestant for Bare {
     fn name(&self) -> &'static str {
-        self.vmm.name()
+        self.name
     }
 
     fn command(&self, case: Case, wire: &Wire, _cpus: Cpus, seconds: f64) -> Command {
-        let mode = match case.work {
-            Work::TxPush => "tx",
-            Work::RxDrop => "rx",
-            Work::L2Fwd => "fwd",
-        };
         // The vCPU, the I/O thread and the generator share the CPUs as the scheduler likes.
-        let words = format!("mode={mode} size={} seconds={}", case.size, seconds.ceil());
+        let words = format!(
+            "mode={} size={} seconds={} {}",
+            mode(case.work),
+            case.size,
+            seconds.ceil(),
+            self.words
+        );
         let mut command = wire.vmm_command(self.vmm.program());
-        self.vmm.arguments(&mut command, &self.guest, &words);
+        self.vmm
+            .arguments_with(self.card, &mut command, &self.guest, &words);
         command
     }
 
@@ -137,14 +181,22 @@ impl Contestant for Bare {
     fn reports_at_its_end(&self) -> bool {
         true
     }
+
+    fn moves_frames(&self, thread: &str) -> bool {
+        self.vmm.moves_frames(thread)
+    }
 }
 
-/// Frames a second, from the line of JSON with which the guest ends.
-fn rate(line: &str) -> Option<f64> {
+/// A number in the line of JSON with which the guest ends.
+pub(crate) fn reported(line: &str, name: &str) -> Option<f64> {
     let report: Value = serde_json::from_str(line).ok()?;
-    let field = |name: &str| report.get(name).and_then(Value::as_f64);
-    let seconds = field("cycles")? / field("tsc_khz")? / 1000.0;
-    Some(field("packets")? / seconds)
+    report.get(name).and_then(Value::as_f64)
+}
+
+/// Frames a second, from the same line.
+fn rate(line: &str) -> Option<f64> {
+    let seconds = reported(line, "cycles")? / reported(line, "tsc_khz")? / 1000.0;
+    Some(reported(line, "packets")? / seconds)
 }
 
 #[cfg(test)]

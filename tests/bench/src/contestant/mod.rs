@@ -15,8 +15,8 @@ use std::{
 use ringwire_tests::Wire;
 use rustix::process::{Pid, Signal, kill_process};
 
-pub(crate) use bare::{Bare, Vmm};
-pub(crate) use own::Own;
+pub(crate) use bare::{Bare, Vmm, reported};
+pub(crate) use own::{Offered, Own};
 pub(crate) use testpmd::Testpmd;
 
 use crate::{case::Case, cpu::Cpus, error::BenchError};
@@ -35,6 +35,10 @@ pub(crate) trait Contestant {
     fn received(&self, lines: &[Line], from: Instant, to: Instant) -> Option<f64>;
     /// Whether it has received traffic, from what it has printed.
     fn flows(&self, lines: &[Line]) -> bool;
+    /// Whether a thread of that name moves frames; all do, unless the program has others.
+    fn moves_frames(&self, _thread: &str) -> bool {
+        true
+    }
     /// Whether what it received is known only once it has ended, by itself, after its time.
     fn reports_at_its_end(&self) -> bool {
         false
@@ -110,6 +114,25 @@ impl Running {
             Ok(Some(status)) => Err(self.failure(&format!("ended too early ({status})"))),
             Err(error) => Err(self.failure(&error.to_string())),
         }
+    }
+
+    /// Looks at it until something is the case, while it runs.
+    pub(crate) fn wait_until(
+        &mut self,
+        limit: Duration,
+        otherwise: &str,
+        mut is: impl FnMut(&Self) -> Result<bool, BenchError>,
+    ) -> Result<(), BenchError> {
+        let deadline = Instant::now() + limit;
+        while !is(self)? {
+            self.check()?;
+            if Instant::now() > deadline {
+                let otherwise = format!("{otherwise} in {} s", limit.as_secs());
+                return Err(self.failure(&otherwise));
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
     }
 
     /// Waits until it has ended and all of its output is here.

@@ -31,22 +31,39 @@ impl Own {
         let pattern = Pattern::Experimental;
         Self { kind, pattern }
     }
+}
+
+/// What the far end sends.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Offered {
+    /// What is in the frames.
+    pub(crate) pattern: Pattern,
+    /// Frames a second; 0: as many as can be.
+    pub(crate) rate: u64,
+}
+
+impl Offered {
+    /// As fast as can be, what testpmd sends.
+    pub(crate) const ALL: Self = Self {
+        pattern: Pattern::Udp,
+        rate: 0,
+    };
 
     /// A command that sends frames of the case from the far end.
-    pub(crate) fn generator(case: Case, wire: &Wire, cpus: Cpus, seconds: f64) -> Command {
+    pub(crate) fn generator(self, case: Case, wire: &Wire, cpus: Cpus, seconds: f64) -> Command {
         let mut command = wire.peer_command(&program());
         let case = Case {
             work: Work::TxPush,
             ..case
         };
-        arguments(
-            &mut command,
-            Self::udp(Kind::Afxdp),
-            case,
-            Wire::PEER_IFNAME,
-        );
+        let own = Own {
+            kind: Kind::Afxdp,
+            pattern: self.pattern,
+        };
+        arguments(&mut command, own, case, Wire::PEER_IFNAME);
         command
             .args(["--cpu", &cpus.generator.to_string()])
+            .args(["--rate", &self.rate.to_string()])
             .args(["--seconds", &seconds.to_string()]);
         command
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::{
     cli::LabArgs,
     error::BenchError,
-    report::Report,
+    report::{Columns, Report},
     rounds::{self, Sample, Unit},
     suite::is_wanted,
 };
@@ -105,6 +105,7 @@ pub(crate) fn run(args: &LabArgs) -> Result<(), BenchError> {
     let mut report = Report::begin(
         "lab",
         "Linux guests: iperf3, request and response",
+        Columns::Program,
         &args.suite.command,
         &args.suite.out,
     );

@@ -191,7 +191,10 @@ impl Station {
             what,
         })?;
         let cpu = Some(used.as_secs_f64() / start.elapsed().as_secs_f64());
-        Ok(Sample { value, cpu })
+        Ok(Sample {
+            cpu,
+            ..Sample::of(value)
+        })
     }
 
     /// From the far end.

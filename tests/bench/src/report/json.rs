@@ -22,7 +22,7 @@ fn case(outcome: &Outcome) -> Value {
         let samples = series.samples.iter().map(|it| {
             it.map_or(
                 Value::Null,
-                |it| json!({ "value": it.value, "cpu_seconds_per_second": it.cpu }),
+                |it| json!({ "value": it.value, "cpu_seconds_per_second": it.cpu, "io_nanoseconds_per_frame": it.io }),
             )
         });
         json!({
@@ -32,6 +32,8 @@ fn case(outcome: &Outcome) -> Value {
             "cpu_seconds_per_second": series.cpu().map(spread),
             "value_per_cpu_second": series.per_cpu().filter(|_| !outcome.unit.less).map(spread),
             "first_divided_by_this": first.and_then(|it| it.ratio_to(series)).map(spread),
+            "io_nanoseconds_per_frame": series.io().map(spread),
+            "first_divided_by_this_per_io_cpu_second": first.and_then(|it| it.io_ratio_to(series)).map(spread),
             "failure": series.failure,
         })
     });

@@ -11,6 +11,8 @@ use std::{
 
 use crate::{error::BenchError, machine::Machine, rounds::Outcome};
 
+pub(crate) use table::Columns;
+
 /// The results of one command.
 #[derive(Debug)]
 pub(crate) struct Report {
@@ -18,6 +20,7 @@ pub(crate) struct Report {
     name: String,
     title: &'static str,
     command: String,
+    columns: Columns,
     machine: Machine,
     outcomes: Vec<Outcome>,
     out: PathBuf,
@@ -25,10 +28,17 @@ pub(crate) struct Report {
 
 impl Report {
     /// Prints what stands above the table. The files will be `NAME.json`, `.md` and `.svg` in `out`.
-    pub(crate) fn begin(name: &str, title: &'static str, command: &str, out: &Path) -> Self {
+    pub(crate) fn begin(
+        name: &str,
+        title: &'static str,
+        columns: Columns,
+        command: &str,
+        out: &Path,
+    ) -> Self {
         let report = Self {
             name: name.to_owned(),
             title,
+            columns,
             command: command.to_owned(),
             machine: Machine::here(),
             outcomes: Vec::new(),
@@ -44,13 +54,13 @@ impl Report {
             self.title,
             self.command,
             self.machine.line(),
-            table::HEAD
+            self.columns.head()
         )
     }
 
     /// Prints the rows of a case.
     pub(crate) fn add(&mut self, outcome: Outcome) {
-        print!("{}", table::rows(&outcome));
+        print!("{}", self.columns.rows(&outcome));
         self.outcomes.push(outcome);
     }
 
@@ -58,7 +68,11 @@ impl Report {
     pub(crate) fn finish(self) -> Result<(), BenchError> {
         fs::create_dir_all(&self.out)
             .map_err(BenchError::system(format!("making {}", self.out.display())))?;
-        let rows: String = self.outcomes.iter().map(table::rows).collect();
+        let rows: String = self
+            .outcomes
+            .iter()
+            .map(|it| self.columns.rows(it))
+            .collect();
         let notes: String = self.outcomes.iter().map(table::failures).collect();
         print!("{notes}");
         self.write("md", format!("{}{rows}{notes}", self.head()))?;

@@ -44,6 +44,9 @@ pub(crate) enum Kind {
 pub(crate) enum Pattern {
     /// A UDP datagram to an address that nobody has, as DPDK's testpmd sends
     Udp,
+    /// The same with its UDP checksum
+    #[value(name = "udp-checked")]
+    Checked,
     /// A broadcast of the EtherType for local experiments, as the bare guest of tests/guests sends
     Experimental,
 }
@@ -104,6 +107,7 @@ fn work(args: &TrafficArgs, mut end: impl End) -> Result<(), BenchError> {
     let size = usize::from(args.size);
     let frame = match args.pattern {
         Pattern::Udp => frame::udp(size),
+        Pattern::Checked => frame::checked(frame::udp(size)),
         Pattern::Experimental => frame::experimental(size),
     };
     let mut report = Report::start(args);

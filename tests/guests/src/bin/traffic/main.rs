@@ -14,6 +14,8 @@
 //! | `ring=N` | entries of a queue, a power of two; 1024 if not given, or fewer if the card has fewer |
 //! | `batch=N` | most frames between two looks at the other ring; 256 if not given |
 //! | `check=1` | receiving: check every byte of every frame |
+//! | `work=NANOSECONDS` | receiving: be busy for so long with each frame |
+//! | `offloads=1` | leave checksums and segmentation to the card, if it offers that |
 //! | `patience=SECONDS` | end when no frame comes or goes for so long; 10 if not given |
 //! | `tsc-khz=N` | cycles of the TSC a millisecond, where KVM's clock does not tell |
 //!
@@ -26,7 +28,12 @@ mod run;
 
 use core::fmt::Write;
 
-use guest::{cmdline::Cmdline, net::Card, power, serial::Serial};
+use guest::{
+    cmdline::Cmdline,
+    net::{self, Card},
+    power,
+    serial::Serial,
+};
 
 use options::Options;
 use run::Run;
@@ -35,7 +42,8 @@ guest::main!(traffic);
 
 fn traffic(line: Cmdline<'_>) -> ! {
     let options = Options::new(line);
-    let card = Card::new(line, options.pairs, options.ring);
+    let accepted = if options.offloads { net::OFFLOADS } else { 0 };
+    let card = Card::accepting(accepted, line, options.pairs, options.ring);
     let mut serial = Serial::new();
     let mut run = Run::new(card, options);
     // The serial port takes everything.

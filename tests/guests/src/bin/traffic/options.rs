@@ -39,6 +39,9 @@ pub(crate) struct Options {
     pub(crate) ring: u16,
     pub(crate) batch: u16,
     pub(crate) check: bool,
+    /// Cycles that each received frame takes.
+    pub(crate) work: u64,
+    pub(crate) offloads: bool,
     /// Cycles a millisecond.
     pub(crate) kilohertz: u64,
 }
@@ -73,6 +76,8 @@ impl Options {
             ring,
             batch: within(line, "batch", 256, 1, 1024),
             check: within(line, "check", 0, 0, 1) == 1,
+            work: u64::from(within(line, "work", 0, 0, 65_535)) * kilohertz / 1_000_000,
+            offloads: within(line, "offloads", 0, 0, 1) == 1,
             kilohertz,
         }
     }

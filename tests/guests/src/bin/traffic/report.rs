@@ -23,6 +23,8 @@ pub(crate) struct Report {
     /// Entries of a receive and of a transmit queue.
     pub(crate) rings: (u16, u16),
     pub(crate) event_index: bool,
+    /// Feature bits.
+    pub(crate) offloads: u64,
     /// Frames, without those of others where all are checked.
     pub(crate) packets: u64,
     /// Their bytes.
@@ -51,7 +53,7 @@ impl fmt::Display for Report {
         };
         write!(
             f,
-            "{{\"mode\":\"{}\",\"size\":{},\"pairs\":{},\"rx_ring\":{},\"tx_ring\":{},\"batch\":{},\"event_idx\":{},",
+            "{{\"mode\":\"{}\",\"size\":{},\"pairs\":{},\"rx_ring\":{},\"tx_ring\":{},\"batch\":{},\"event_idx\":{},\"offloads\":{},",
             options.mode.name(),
             options.size,
             options.pairs,
@@ -59,6 +61,7 @@ impl fmt::Display for Report {
             self.rings.1,
             options.batch,
             self.event_index,
+            self.offloads,
         )?;
         write!(
             f,

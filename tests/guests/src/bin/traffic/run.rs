@@ -136,6 +136,7 @@ impl Run {
                 .next()
                 .map_or((0, 0), sizes),
             event_index: self.card.event_index,
+            offloads: self.card.offloads,
             packets: self.tally.packets,
             bytes: self.tally.bytes,
             cycles: last.wrapping_sub(start.unwrap_or(ready)),
@@ -229,9 +230,21 @@ fn pull(pair: &mut Pair, memory: &Region, options: &Options, tally: &mut Tally) 
             break;
         };
         tally.count(memory, id, len, options);
+        be_busy(options.work);
         pair.rx.post(id);
     }
     pair.rx.publish();
+}
+
+/// Spends so many cycles. Asking the clock takes some itself.
+fn be_busy(cycles: u64) {
+    if cycles == 0 {
+        return;
+    }
+    let start = clock::now();
+    while clock::now().wrapping_sub(start) < cycles {
+        hint::spin_loop();
+    }
 }
 
 /// Sends what was received; what was sent receives again.
