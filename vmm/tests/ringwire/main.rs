@@ -11,6 +11,8 @@ mod check;
 #[cfg(test)]
 mod console;
 #[cfg(test)]
+mod dying;
+#[cfg(test)]
 mod guest;
 #[cfg(test)]
 mod hostile;

@@ -233,10 +233,11 @@ impl<B: NetBackend> Pairs<B> {
             };
             match NetThread::start(worker, &self.shared) {
                 Ok(thread) => *seat = Seat::Running(thread),
-                Err((worker, error)) => {
+                Err((Some(worker), error)) => {
                     *seat = Seat::Resting(worker);
                     return Err(UseError::Thread(error));
                 }
+                Err((None, error)) => return Err(UseError::Lost(error)),
             }
         }
         self.used = count;

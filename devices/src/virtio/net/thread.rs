@@ -16,6 +16,9 @@ use super::{
 };
 use crate::virtio::worker::{OnFault, StopSignal, WorkerThread};
 
+/// Why there is no io-thread, and its worker, if that is not lost.
+pub(super) type NotStarted<B> = (Option<Box<Worker<B>>>, io::Error);
+
 /// A running io-thread. Dropping it stops it, and the worker with it.
 #[derive(Debug)]
 pub(super) struct NetThread<B> {
@@ -28,11 +31,12 @@ impl<B: NetBackend> NetThread<B> {
     /// Starts the thread of one queue pair.
     ///
     /// # Errors
-    /// The system refused a thread, an eventfd or an epoll; the worker comes back with it.
+    /// The system refused a thread, an eventfd or an epoll; the worker comes back with it. Without one it is lost, which
+    /// the embedder has heard of.
     pub(super) fn start(
         mut worker: Box<Worker<B>>,
         shared: &Shared,
-    ) -> Result<Self, (Box<Worker<B>>, io::Error)> {
+    ) -> Result<Self, NotStarted<B>> {
         let prepared = StopSignal::new().and_then(|stop| {
             worker.provide_alarm()?;
             let manager = EventManager::new_with_capacity(8).map_err(host_error)?;
@@ -40,7 +44,7 @@ impl<B: NetBackend> NetThread<B> {
         });
         let (stop, mut manager) = match prepared {
             Ok(prepared) => prepared,
-            Err(error) => return Err((worker, error)),
+            Err(error) => return Err((Some(worker), error)),
         };
         let name = thread_name(&shared.name, worker.pair);
         let (broken, embedder) = (worker.interrupt().clone(), Arc::clone(&shared.on_fault));
@@ -71,10 +75,16 @@ impl<B: NetBackend> NetThread<B> {
                 debug_assert!(given.is_ok(), "the thread waits for its worker");
                 Ok(Self { thread, back })
             }
-            Err(error) => match running.take_worker() {
-                Some(worker) => Err((Box::new(worker), error)),
-                None => unreachable!("the worker was added above"),
-            },
+            Err(error) => {
+                let worker = running.take_worker().map(Box::new);
+                if worker.is_none() {
+                    // It was added above, so this is a bug of ours. A card without it must not go on half alive.
+                    (shared.on_fault)(&format!(
+                        "the io-thread {name} could not be started ({error}), and its queue pair is lost with it"
+                    ));
+                }
+                Err((worker, error))
+            }
         }
     }
 
@@ -100,6 +110,8 @@ impl<B: NetBackend> Running<B> {
         };
         let mut wait = 0;
         loop {
+            #[cfg(debug_assertions)]
+            crate::virtio::sabotage::turn()?;
             // The clock is for sleeps alone: a busy thread has none.
             let asleep = (wait < 0).then(Instant::now);
             manager.run_with_timeout(wait).map_err(host_error)?;
