@@ -1,7 +1,7 @@
 # Everything that people and CI do with this tree. The work is done by cargo and by the scripts under tests/.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test lint demo bench bench-qemu bench-lab fuzz guest-kernel clean
+.PHONY: help setup build test lint demo bench bench-qemu bench-lab fuzz soak guest-kernel clean
 # One step after the other even under -j: cargo uses all CPUs by itself, and the lab needs them too.
 .NOTPARALLEL:
 
@@ -37,9 +37,14 @@ bench-lab: setup ## Linux guests with iperf3, beside QEMU with tap and af-xdp, i
 	@tests/bench/bench lab
 
 T ?=
-TIME ?= 60
+fuzz: TIME ?= 60
 fuzz: setup ## fuzz T=target (all, if it is empty) for TIME=seconds each: see docs/fuzzing.md
 	@tests/fuzz $(TIME) $(T)
+
+SEED ?=
+soak: TIME ?= 1200
+soak: setup ## hostile guests and restless interfaces for TIME=seconds (20 minutes), at random, or again with its SEED=number
+	@tests/soak/soak $(TIME) $(SEED)
 
 guest-kernel: build ## build the guest kernel of kernel-configs/ and boot it (about 15 minutes)
 	@tests/guest/make-kernel

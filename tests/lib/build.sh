@@ -25,11 +25,11 @@ guests_cargo() {
         --target-dir "${CARGO_TARGET_DIR:-$RINGWIRE_TOP/target}/guests" "$@"
 }
 
-# build_bare_guest: the bare guest that sends, receives and forwards.
+# build_bare_guest [NAME]: a bare guest; without a name the one that sends, receives and forwards.
 build_bare_guest() {
-    local target=${CARGO_TARGET_DIR:-$RINGWIRE_TOP/target}
-    guests_cargo build --release --bin traffic >&2
-    printf '%s\n' "$target/guests/release/traffic"
+    local target=${CARGO_TARGET_DIR:-$RINGWIRE_TOP/target} name=${1:-traffic}
+    guests_cargo build --release --bin "$name" >&2
+    printf '%s\n' "$target/guests/release/$name"
 }
 
 # xsk_object: the XDP program of net-afxdp as an object file, for tests that attach one as others would.

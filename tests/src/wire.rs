@@ -45,17 +45,25 @@ impl Wire {
     #[must_use]
     pub fn with_queues(queues: u32) -> Self {
         let wire = Self::without_interfaces(false);
+        wire.lay(queues);
+        wire
+    }
+
+    /// Makes the veth pair, with that many queues at both ends, and sets it up: once more, if it was deleted.
+    ///
+    /// # Panics
+    /// When `ip` fails.
+    pub fn lay(&self, queues: u32) {
         let (near, far) = (Self::IFNAME, Self::PEER_IFNAME);
         let count = format!("numrxqueues {queues} numtxqueues {queues}");
-        wire.near(&format!(
+        self.near(&format!(
             "ip link add {near} {count} type veth peer name {far} {count} netns {}",
-            wire.peer
+            self.peer
         ));
-        wire.near(&format!("ip link set {near} addrgenmode none up"));
-        wire.far("ip link set lo up");
-        wire.far(&format!("ip address add {}/24 dev {far}", Self::PEER));
-        wire.far(&format!("ip link set {far} up"));
-        wire
+        self.near(&format!("ip link set {near} addrgenmode none up"));
+        self.far("ip link set lo up");
+        self.far(&format!("ip address add {}/24 dev {far}", Self::PEER));
+        self.far(&format!("ip link set {far} up"));
     }
 
     /// Takes the two igb cards of the lab (`tests/lab/run --cards`), which are wired to each other, with both ends up and

@@ -34,14 +34,16 @@ pub(super) fn changing_table(rig: &mut Rig, way: u16) -> Option<Must> {
     let (other, may_break) = match way {
         0 => ((frame + 12, 40, 0, 0), false),
         1 => ((1 << 40, 60, 0, 0), true),
-        2 => ((frame + 12, 60, NEXT, 0), true),
+        // Longer by the third entry, which is of known bytes, too.
+        2 => ((frame + 12, 60, NEXT, 2), false),
         3 => ((frame + 12, u32::MAX, 0xffff, 0xffff), true),
         _ => return None,
     };
     set_table(rig, 0, (frame, length(HEADER), NEXT, 1));
     set_table(rig, 1, right);
+    set_table(rig, 2, (frame + 26, 46, 0, 0));
     let tx = &mut rig.first.tx;
-    tx.set_descriptor(0, table, 2 * length(DESCRIPTOR), INDIRECT, 0);
+    tx.set_descriptor(0, table, 3 * length(DESCRIPTOR), INDIRECT, 0);
     for _ in 0..ROUNDS {
         for _ in 0..BATCH {
             rig.first.tx.post(0);
