@@ -42,6 +42,9 @@ pub mod pci;
 pub mod placement;
 pub mod power;
 pub mod pvpanic;
+#[cfg(debug_assertions)]
+#[doc(hidden)]
+pub mod sabotage;
 pub mod serial;
 pub mod testing;
 pub mod virtio;

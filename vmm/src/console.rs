@@ -194,6 +194,16 @@ struct Feeder {
     pending: Vec<u8>,
 }
 
+impl Drop for Feeder {
+    fn drop(&mut self) {
+        // A console that takes no input any more is half of a VM.
+        if thread::panicking() {
+            let sentence = "the console's thread panicked, a bug in ringwire";
+            self.exit.request(ExitReason::Host(sentence.to_owned()));
+        }
+    }
+}
+
 /// What the feeder was woken for.
 struct Woken {
     stop: bool,
@@ -203,6 +213,9 @@ struct Woken {
 impl Feeder {
     fn run(mut self) {
         loop {
+            // Panics, if a test wants it.
+            #[cfg(debug_assertions)]
+            let _ = devices::sabotage::turn();
             let woken = match self.wait() {
                 Ok(woken) => woken,
                 Err(Errno::INTR) => continue,

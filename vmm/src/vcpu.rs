@@ -128,6 +128,9 @@ impl Vcpu {
 
     fn run(&mut self, stop: &AtomicBool) {
         while !stop.load(Ordering::Acquire) {
+            // Panics, if a test wants it.
+            #[cfg(debug_assertions)]
+            let _ = devices::sabotage::turn();
             if let Some(reason) = self.step() {
                 self.exit.request(reason);
                 // Others must still see `stop`; this one has nothing more to run.

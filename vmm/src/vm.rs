@@ -4,6 +4,7 @@ use std::{
     fmt::Display,
     io,
     os::fd::{AsRawFd, RawFd},
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
     time::{Duration, Instant},
 };
@@ -136,7 +137,15 @@ impl Vm {
     /// Runs the guest until it ends, or is ended. The calling thread is the control loop.
     pub fn run(mut self) -> ExitReport {
         let mut running = Running::default();
-        if let Err(sentence) = self.run_threads(&mut running) {
+        // Also after a panic the guest is stopped before its memory goes. What was half done then is only dropped.
+        let threads = catch_unwind(AssertUnwindSafe(|| self.run_threads(&mut running)));
+        let outcome = threads.unwrap_or_else(|panic| {
+            let what = vcpu::panic_message(panic.as_ref());
+            Err(format!(
+                "the control loop panicked, a bug in ringwire: {what}"
+            ))
+        });
+        if let Err(sentence) = outcome {
             self.exit.request(ExitReason::Host(sentence));
         }
         vcpu::stop(running.vcpus, &self.stop);
@@ -203,6 +212,9 @@ impl Vm {
     ) -> Result<(), String> {
         let mut checked = Instant::now();
         while self.exit.reason().is_none() {
+            // Panics, if a test wants it.
+            #[cfg(debug_assertions)]
+            let _ = devices::sabotage::turn();
             match events.run_with_timeout(patience) {
                 Ok(_) => {}
                 Err(event_manager::Error::Epoll(e)) if e.errno() == libc::EINTR => {}

@@ -13,8 +13,6 @@ pub mod queue;
 pub(crate) mod quiet;
 mod requests;
 pub mod rng;
-#[cfg(debug_assertions)]
-mod sabotage;
 pub mod state;
 pub mod worker;
 

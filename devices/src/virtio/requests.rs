@@ -104,7 +104,7 @@ fn run<H: RequestHandler>(
 ) -> io::Result<()> {
     while !stop.is_raised() {
         #[cfg(debug_assertions)]
-        super::sabotage::turn()?;
+        crate::sabotage::turn()?;
         let turns = events.subscriber_mut(id).map_err(io::Error::other)?;
         let timeout = if turns.turn()? { 0 } else { -1 };
         events.run_with_timeout(timeout).map_err(io::Error::other)?;

@@ -111,7 +111,7 @@ impl<B: NetBackend> Running<B> {
         let mut wait = 0;
         loop {
             #[cfg(debug_assertions)]
-            crate::virtio::sabotage::turn()?;
+            crate::sabotage::turn()?;
             // The clock is for sleeps alone: a busy thread has none.
             let asleep = (wait < 0).then(Instant::now);
             manager.run_with_timeout(wait).map_err(host_error)?;

@@ -1,8 +1,8 @@
-//! Makes an io-thread die, so that a test can see what a running process makes of it (catalogue 57). Only in builds with
+//! Makes a thread die, so that a test can see what a running process makes of it (catalogue 57). Only in builds with
 //! debug assertions; elsewhere nothing of it is there.
 //!
 //! `RINGWIRE_TEST_SABOTAGE=THREAD:panic:N` in the environment has the thread of that name panic at the `N`th turn of its
-//! loop, `THREAD:error:N` has it meet an error that it can't go on from.
+//! loop, `THREAD:error:N` has an io-thread meet an error that it can't go on from.
 
 use std::{
     env, io,
@@ -49,7 +49,7 @@ impl Plan {
 ///
 /// # Panics
 /// It is to.
-pub(super) fn turn() -> io::Result<()> {
+pub fn turn() -> io::Result<()> {
     static PLAN: OnceLock<Option<Plan>> = OnceLock::new();
     static TURNS: AtomicU64 = AtomicU64::new(0);
     let plan = PLAN.get_or_init(|| Plan::new(&env::var("RINGWIRE_TEST_SABOTAGE").ok()?));
