@@ -245,7 +245,7 @@ fn any_frame(guest: &mut Guest<'_>, u: &mut Unstructured<'_>) -> Result<Option<(
     let spec = frames::spec(u, 20_000)?;
     let mut frame = spec.build_partial();
     let mut header = [0; HEADER];
-    let request = frames::request(&spec, u.int_in_range(1..=3000)?);
+    let request = spec.request(u.int_in_range(1..=3000)?);
     if u.ratio(3, 4)? {
         let [start, offset] = [request.checksum_start, request.checksum_offset]
             .map(|place| u16::try_from(place).unwrap_or(0).to_le_bytes());
@@ -275,7 +275,7 @@ fn arrivals(guest: &mut Guest<'_>, u: &mut Unstructured<'_>) -> Result<()> {
     let size = u.int_in_range(8..=1500)?;
     let mut segments = Vec::new();
     let frame = spec.build_partial();
-    let _ = cut(&frame, frames::request(&spec, size), |headers, payload| {
+    let _ = cut(&frame, spec.request(size), |headers, payload| {
         segments.push([headers, payload].concat());
     });
     if segments.is_empty() {

@@ -21,7 +21,7 @@ fn script(u: &mut Unstructured<'_>) -> Result<()> {
     let mut segments = Vec::new();
     let _ = cut(
         &spec.build_partial(),
-        frames::request(&spec, size),
+        spec.request(size),
         |headers, payload| segments.push([headers, payload].concat()),
     );
     let [tcp4, tcp6, ecn, udp4, udp6] = u.arbitrary()?;

@@ -1,10 +1,7 @@
 //! Frames made of a script's choices: real ones, and such that nearly are.
 
 use arbitrary::{Result, Unstructured};
-use devices::{
-    testing::frames::FrameSpec,
-    virtio::net::offload::{Kind, segment::Request},
-};
+use devices::testing::frames::FrameSpec;
 
 /// A TCP or UDP frame with up to `longest` bytes of payload, at least one.
 ///
@@ -33,21 +30,6 @@ pub fn spec(u: &mut Unstructured<'_>, longest: u16) -> Result<FrameSpec> {
     spec.flags = u.arbitrary()?;
     spec.fragment = *u.choose(&[0x4000, 0, 0x2000, 1])?;
     Ok(spec)
-}
-
-/// What a driver that tells the truth asks for when the frame of `spec` is to be cut into `size` bytes.
-pub fn request(spec: &FrameSpec, size: u16) -> Request {
-    let kind = match (spec.udp, spec.v6) {
-        (true, _) => Kind::Udp,
-        (false, false) => Kind::Tcp4,
-        (false, true) => Kind::Tcp6,
-    };
-    Request {
-        kind,
-        size,
-        checksum_start: spec.transport_start(),
-        checksum_offset: spec.checksum_offset(),
-    }
 }
 
 /// Changes up to five bytes of the first 200, and may shorten the frame.

@@ -168,18 +168,7 @@ fn script(face: Face, u: &mut Unstructured<'_>) -> Result<()> {
 
 fn step(face: Face, driver: &mut TestDriver, step: &Step) {
     match *step {
-        Step::Register { at, value } if face == Face::Mmio => {
-            let bytes = value.number().to_le_bytes();
-            driver.mmio().write(u64::from(at & !3), &bytes[..4]);
-        }
-        Step::Register { at, value } => {
-            let common = driver.pci().common;
-            let bytes = value.number().to_le_bytes();
-            let width = [1, 2, 4][usize::from(at) % 3];
-            driver
-                .pci()
-                .write(common + u64::from(at & 0x3f), &bytes[..width]);
-        }
+        Step::Register { at, value } => register(face, driver, at.into(), value.number()),
         Step::Access {
             write,
             bar,
@@ -231,6 +220,22 @@ fn step(face: Face, driver: &mut TestDriver, step: &Step) {
         Step::Start => driver.start(),
         Step::Reset => driver.reset_by_vmm(),
     }
+}
+
+/// Writes one of the transport's registers.
+fn register(face: Face, driver: &mut TestDriver, at: u64, value: u64) {
+    let bytes = value.to_le_bytes();
+    if face == Face::Mmio {
+        driver.mmio().write(at & !3, &bytes[..4]);
+        return;
+    }
+    let common = driver.pci().common;
+    let width = match at % 3 {
+        0 => 1,
+        1 => 2,
+        _ => 4,
+    };
+    driver.pci().write(common + (at & 0x3f), &bytes[..width]);
 }
 
 fn access(

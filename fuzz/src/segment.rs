@@ -23,7 +23,7 @@ fn script(u: &mut Unstructured<'_>) -> Result<()> {
         0 => honest(u),
         1 => {
             let spec = frames::spec(u, 3000)?;
-            let mut request = frames::request(&spec, u.arbitrary()?);
+            let mut request = spec.request(u.arbitrary()?);
             let mut frame = spec.build_partial();
             if u.ratio(1, 4)? {
                 request = any_request(u)?;
@@ -56,7 +56,7 @@ fn honest(u: &mut Unstructured<'_>) -> Result<()> {
     let size = u.int_in_range(1..=9000)?;
     let mut payload = Vec::new();
     let frame = spec.build_partial();
-    let done = cut(&frame, frames::request(&spec, size), |headers, piece| {
+    let done = cut(&frame, spec.request(size), |headers, piece| {
         let segment = [headers, piece].concat();
         let routed = Packet::parse(headers).is_ok_and(|packet| packet.is_routed);
         if !routed {

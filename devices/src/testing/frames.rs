@@ -1,5 +1,7 @@
 //! TCP and UDP frames for tests, built and checked without any code of the devices.
 
+use crate::virtio::net::offload::{Kind, segment::Request};
+
 /// Ethernet addresses, the same in all frames.
 const ADDRESSES: [u8; 12] = [0x52, 0x54, 0, 0, 0, 1, 0x52, 0x54, 0, 0, 0, 2];
 
@@ -95,6 +97,21 @@ impl FrameSpec {
     /// Offset of the checksum in the TCP or UDP header.
     pub fn checksum_offset(&self) -> usize {
         if self.udp { 6 } else { 16 }
+    }
+
+    /// What a driver that tells the truth asks for when the frame is to be cut into `size` bytes.
+    pub fn request(&self, size: u16) -> Request {
+        let kind = match (self.udp, self.v6) {
+            (true, _) => Kind::Udp,
+            (false, false) => Kind::Tcp4,
+            (false, true) => Kind::Tcp6,
+        };
+        Request {
+            kind,
+            size,
+            checksum_start: self.transport_start(),
+            checksum_offset: self.checksum_offset(),
+        }
     }
 
     /// The frame with right checksums.

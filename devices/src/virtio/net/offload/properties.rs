@@ -7,10 +7,7 @@ use super::{
     checksum::Checksum,
     coalesce::tests::{ALL, coalesce},
     packet::Packet,
-    segment::{
-        Request, cut,
-        tests::{request, segments},
-    },
+    segment::{Request, cut, tests::segments},
     verify::{Verdict, complete, judge},
 };
 use crate::testing::frames::{FrameSpec, assert_right, ones_sum};
@@ -158,9 +155,53 @@ proptest! {
         prop_assert_eq!(whole.iter().map(|it| it.1).sum::<usize>(), frames.len());
     }
 
+    /// Flows that take turns, in runs of any length: cutting what comes out gives all frames back, byte for byte and in
+    /// the order of the wire, and a run of one flow is not left in pieces.
+    #[test]
+    fn flows_side_by_side_are_not_mixed(
+        specs in vec(frame_spec(), 2..5),
+        size in 100u16..600,
+        turns in vec((any::<Index>(), 1usize..6), 1..40),
+    ) {
+        let mut flows: Vec<_> = (1u16..).zip(specs).map(|(port, mut spec)| {
+            // What nothing is put together of is another test's.
+            (spec.ip_options, spec.extensions) = (Vec::new(), Vec::new());
+            spec.ports[0] = port;
+            let all = segments(&spec, size);
+            (spec, all.into_iter())
+        }).collect();
+        let mut sent: Vec<(usize, Vec<u8>)> = Vec::new();
+        for (flow, run) in turns {
+            let flow = flow.index(flows.len());
+            let frames = flows[flow].1.by_ref().take(run);
+            sent.extend(frames.map(|frame| (flow, frame)));
+        }
+        let frames: Vec<Vec<u8>> = sent.iter().map(|(_, frame)| frame.clone()).collect();
+        let mut left = sent.iter();
+        let mut before = None;
+        for (whole, count) in coalesce(&frames, ALL) {
+            let group: Vec<_> = left.by_ref().take(count).collect();
+            let flow = group[0].0;
+            let spec = &flows[flow].0;
+            prop_assert!(group.iter().all(|it| it.0 == flow));
+            // None of these flows has a segment that ends a frame before its last one.
+            prop_assert!(before.replace(flow) != Some(flow));
+            let mut cut_again = Vec::new();
+            if count == 1 {
+                cut_again.push(whole);
+            } else {
+                cut(&whole, spec.request(size), |head, payload| {
+                    cut_again.push([head, payload].concat());
+                }).unwrap();
+            }
+            prop_assert!(cut_again.iter().eq(group.iter().map(|it| &it.1)));
+        }
+        prop_assert!(left.next().is_none());
+    }
+
     #[test]
     fn near_frames_are_harmless((spec, bytes) in nearly_a_frame(), size in any::<u16>()) {
-        never_harmful(&bytes, request(&spec, size))?;
+        never_harmful(&bytes, spec.request(size))?;
     }
 
     #[test]

@@ -1,25 +1,10 @@
 use super::*;
 use crate::testing::frames::{FrameSpec, assert_right};
 
-/// The request that fits the frame of `spec`.
-pub(in super::super) fn request(spec: &FrameSpec, size: u16) -> Request {
-    let kind = match (spec.udp, spec.v6) {
-        (true, _) => Kind::Udp,
-        (false, false) => Kind::Tcp4,
-        (false, true) => Kind::Tcp6,
-    };
-    Request {
-        kind,
-        size,
-        checksum_start: spec.transport_start(),
-        checksum_offset: spec.checksum_offset(),
-    }
-}
-
 pub(in super::super) fn segments(spec: &FrameSpec, size: u16) -> Vec<Vec<u8>> {
     let mut all = Vec::new();
     let frame = spec.build_partial();
-    cut(&frame, request(spec, size), |head, payload| {
+    cut(&frame, spec.request(size), |head, payload| {
         all.push([head, payload].concat());
     })
     .unwrap();
@@ -80,7 +65,7 @@ fn the_longest_frame_is_cut() {
         assert_eq!(all.len(), room.div_ceil(1448));
         assert_eq!(all, expected(&spec, 1448));
         let frame = [spec.build_partial(), vec![0]].concat();
-        let refused = Segmenter::new(&frame, frame.len(), request(&spec, 1448)).unwrap_err();
+        let refused = Segmenter::new(&frame, frame.len(), spec.request(1448)).unwrap_err();
         assert_eq!(refused, SegmentError::TooLong);
     }
 }
@@ -90,7 +75,7 @@ fn the_longest_frame_is_cut() {
 fn requests_that_make_no_sense_are_refused() {
     let spec = FrameSpec::tcp(false, vec![0; 3000]);
     let frame = spec.build_partial();
-    let good = request(&spec, 1000);
+    let good = spec.request(1000);
     let refused = |request| Segmenter::new(&frame, frame.len(), request).unwrap_err();
     for size in [0, 1, 7, 0xffff] {
         assert_eq!(refused(Request { size, ..good }), SegmentError::Size(size));
@@ -129,13 +114,13 @@ fn the_number_of_segments_is_bounded() {
     assert_eq!(segments(&spec, 1).len(), 128);
     spec.payload.push(0);
     let frame = spec.build_partial();
-    let refused = Segmenter::new(&frame, frame.len(), request(&spec, 1)).unwrap_err();
+    let refused = Segmenter::new(&frame, frame.len(), spec.request(1)).unwrap_err();
     assert_eq!(refused, SegmentError::TooLong);
     for udp in [false, true] {
         let mut spec = FrameSpec::tcp(true, Vec::new());
         spec.udp = udp;
         let frame = spec.build_partial();
-        let refused = Segmenter::new(&frame, frame.len(), request(&spec, 100)).unwrap_err();
+        let refused = Segmenter::new(&frame, frame.len(), spec.request(100)).unwrap_err();
         assert_eq!(refused, SegmentError::Empty);
     }
 }
@@ -149,7 +134,7 @@ fn the_partial_checksum_is_not_trusted() {
     let at = spec.transport_start() + 16;
     frame[at..at + 2].copy_from_slice(&[0xde, 0xad]);
     let mut all = Vec::new();
-    cut(&frame, request(&spec, 100), |head, payload| {
+    cut(&frame, spec.request(100), |head, payload| {
         all.push([head, payload].concat())
     })
     .unwrap();
@@ -170,8 +155,7 @@ fn lengths_add_up_for_every_size_and_every_length() {
     let spec = FrameSpec::tcp(false, Vec::new());
     let (start, headers) = (spec.build_partial(), spec.payload_start());
     let check = |size: u16, payload: usize| {
-        let mut segmenter =
-            Segmenter::new(&start, headers + payload, request(&spec, size)).unwrap();
+        let mut segmenter = Segmenter::new(&start, headers + payload, spec.request(size)).unwrap();
         let (mut count, mut at) = (0, headers);
         while !segmenter.is_done() {
             let len = segmenter.payload_len();
