@@ -116,13 +116,7 @@ impl Network {
             source,
         })?;
         let link_up = monitor.state().is_some_and(|state| state.up);
-        if !link_up {
-            tell_of_no_link(&config.id, port.interface());
-        }
-        if let Some(problem) = Problem::of_large_frames(port.interface(), port.mode()) {
-            let Problem { what, fix, .. } = problem;
-            tracing::warn!("netdev '{}': {what}: {fix}", config.id);
-        }
+        tell_of_what_is_missing(&config.id, &port, link_up);
         let mut queues = port.take_queues();
         queues.iter_mut().for_each(|queue| busy_poll(queue, config));
         let zero_copy = queues.iter().all(Queue::zero_copy);
@@ -165,6 +159,17 @@ impl Network {
             port,
         };
         Ok((network, device))
+    }
+}
+
+/// Says what the guest will not get.
+fn tell_of_what_is_missing(id: &str, port: &Port, link_up: bool) {
+    if !link_up {
+        tell_of_no_link(id, port.interface());
+    }
+    if let Some(problem) = Problem::of_large_frames(port.interface(), port.mode()) {
+        let Problem { what, fix, .. } = problem;
+        tracing::warn!("netdev '{id}': {what}: {fix}");
     }
 }
 

@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use net_afxdp::{LinkEvent, LinkMonitor, Port, PortConfig};
+use net_afxdp::{AttachMode, LinkEvent, LinkMonitor, Port, PortConfig};
 use rustix::event::PollFlags;
 
 use crate::{
@@ -45,16 +45,19 @@ fn small(net: &Net) -> PortConfig {
     }
 }
 
+/// An interface in that mode, or in the one that it takes by itself, with traffic, and what tells of its link.
+fn busy(net: &Net, mode: Option<AttachMode>) -> (Port, LinkMonitor, Traffic) {
+    let (port, queue) = open(&PortConfig { mode, ..small(net) });
+    let monitor = LinkMonitor::open(port.interface().index()).unwrap();
+    let traffic = Traffic::start(queue, Packet::open(&net.far));
+    (port, monitor, traffic)
+}
+
 #[test]
 fn links_that_flap_stop_the_traffic_and_let_it_go_on() {
     let Some(net) = Net::new() else { return };
     for mode in MODES {
-        let (port, queue) = open(&PortConfig {
-            mode: Some(mode),
-            ..small(&net)
-        });
-        let mut monitor = LinkMonitor::open(port.interface().index()).unwrap();
-        let traffic = Traffic::start(queue, Packet::open(&net.far));
+        let (_port, mut monitor, traffic) = busy(&net, Some(mode));
         for round in 0..6 {
             let end = [&net.near, &net.far][round % 2];
             ip(&format!("link set dev {end} down"));
@@ -78,12 +81,7 @@ fn links_that_flap_stop_the_traffic_and_let_it_go_on() {
 fn a_new_mtu_under_traffic_changes_nothing_for_frames_that_fit() {
     let Some(net) = Net::new() else { return };
     for mode in MODES {
-        let (port, queue) = open(&PortConfig {
-            mode: Some(mode),
-            ..small(&net)
-        });
-        let mut monitor = LinkMonitor::open(port.interface().index()).unwrap();
-        let traffic = Traffic::start(queue, Packet::open(&net.far));
+        let (_port, mut monitor, traffic) = busy(&net, Some(mode));
         for mtu in [600, 1400, 1500] {
             ip(&format!("link set dev {} mtu {mtu}", net.near));
             ip(&format!("link set dev {} mtu {mtu}", net.far));
@@ -98,9 +96,7 @@ fn a_new_mtu_under_traffic_changes_nothing_for_frames_that_fit() {
 #[test]
 fn a_new_name_under_traffic_changes_nothing() {
     let Some(net) = Net::new() else { return };
-    let (port, queue) = open(&small(&net));
-    let mut monitor = LinkMonitor::open(port.interface().index()).unwrap();
-    let traffic = Traffic::start(queue, Packet::open(&net.far));
+    let (port, mut monitor, traffic) = busy(&net, None);
     if !try_ip(&format!("link set dev {} name rwother", net.near)) {
         skipped("a new name for an interface that is up: this kernel (before 6.2) refuses it");
         drop(traffic.stop());
@@ -109,7 +105,7 @@ fn a_new_name_under_traffic_changes_nothing() {
     expect(&mut monitor, &LinkEvent::Renamed("rwother".to_owned()));
     traffic.assert_passes();
     assert!(traffic.stop().errors.is_empty());
-    assert_eq!(port.mode(), net_afxdp::AttachMode::Native);
+    assert_eq!(port.mode(), AttachMode::Native);
 }
 
 #[test]
@@ -123,12 +119,7 @@ fn an_interface_deleted_under_traffic_is_noticed_and_leaves_no_frame_behind() {
         ));
         ip(&format!("link set dev {} up", net.near));
         ip(&format!("link set dev {} up", net.far));
-        let (mut port, queue) = open(&PortConfig {
-            mode: Some(mode),
-            ..small(&net)
-        });
-        let mut monitor = LinkMonitor::open(port.interface().index()).unwrap();
-        let traffic = Traffic::start(queue, Packet::open(&net.far));
+        let (mut port, mut monitor, traffic) = busy(&net, Some(mode));
         let start = Instant::now();
         ip(&format!("link del {}", net.near));
         expect(&mut monitor, &LinkEvent::Gone);
@@ -150,9 +141,7 @@ fn an_interface_deleted_under_traffic_is_noticed_and_leaves_no_frame_behind() {
 #[test]
 fn an_interface_moved_away_under_traffic_is_noticed_and_can_be_opened_when_it_is_back() {
     let Some(net) = Net::new() else { return };
-    let (mut port, queue) = open(&small(&net));
-    let mut monitor = LinkMonitor::open(port.interface().index()).unwrap();
-    let traffic = Traffic::start(queue, Packet::open(&net.far));
+    let (mut port, mut monitor, traffic) = busy(&net, None);
     let mut other = Command::new("unshare")
         .args(["-n", "sleep", "600"])
         .spawn()

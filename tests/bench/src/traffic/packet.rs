@@ -128,26 +128,20 @@ impl Rings {
     }
 }
 
-/// TPACKET_V2.
+/// What differs between the versions: how frames are received.
+trait Receive {
+    /// Shows up to `budget` received frames; returns how many.
+    fn receive(&mut self, memory: &RingMemory, budget: usize, take: impl FnMut(&[u8])) -> usize;
+}
+
+/// A packet socket with its rings.
 #[derive(Debug)]
-pub(super) struct V2 {
+pub(super) struct Packet<R> {
     rings: Rings,
-    next: usize,
+    receive: R,
 }
 
-impl V2 {
-    pub(super) fn open(ifname: &str, work: Work) -> Result<Self, BenchError> {
-        let layout = SendLayout {
-            status: offset_of!(tpacket2_hdr, tp_status),
-            length: offset_of!(tpacket2_hdr, tp_len),
-            data: size_of::<tpacket2_hdr>().next_multiple_of(libc::TPACKET_ALIGNMENT),
-        };
-        let rings = Rings::open(ifname, work, libc::tpacket_versions::TPACKET_V2, layout)?;
-        Ok(Self { rings, next: 0 })
-    }
-}
-
-impl End for V2 {
+impl<R: Receive> End for Packet<R> {
     fn room(&mut self) -> usize {
         self.rings.room()
     }
@@ -160,11 +154,38 @@ impl End for V2 {
         self.rings.flush()
     }
 
-    fn receive(&mut self, budget: usize, mut take: impl FnMut(&[u8])) -> usize {
-        let memory = &self.rings.memory;
+    fn receive(&mut self, budget: usize, take: impl FnMut(&[u8])) -> usize {
+        self.receive.receive(&self.rings.memory, budget, take)
+    }
+}
+
+/// TPACKET_V2: the slot that is looked at.
+#[derive(Debug, Default)]
+pub(super) struct V2(usize);
+
+impl V2 {
+    pub(super) fn open(ifname: &str, work: Work) -> Result<Packet<Self>, BenchError> {
+        let layout = SendLayout {
+            status: offset_of!(tpacket2_hdr, tp_status),
+            length: offset_of!(tpacket2_hdr, tp_len),
+            data: size_of::<tpacket2_hdr>().next_multiple_of(libc::TPACKET_ALIGNMENT),
+        };
+        let rings = Rings::open(ifname, work, libc::tpacket_versions::TPACKET_V2, layout)?;
+        let receive = Self::default();
+        Ok(Packet { rings, receive })
+    }
+}
+
+impl Receive for V2 {
+    fn receive(
+        &mut self,
+        memory: &RingMemory,
+        budget: usize,
+        mut take: impl FnMut(&[u8]),
+    ) -> usize {
         let mut count = 0;
         while count < budget {
-            let slot = self.next * SLOT;
+            let slot = self.0 * SLOT;
             let status = slot + offset_of!(tpacket2_hdr, tp_status);
             if memory.status(status) & TP_STATUS_USER == 0 {
                 break;
@@ -174,7 +195,7 @@ impl End for V2 {
             let start = memory.field(slot + offset_of!(tpacket2_hdr, tp_mac)) & 0xffff;
             take(memory.bytes(slot + start as usize, length.min(SLOT)));
             memory.set_status(status, TP_STATUS_KERNEL);
-            self.next = (self.next + 1) % SLOTS;
+            self.0 = (self.0 + 1) % SLOTS;
             count += 1;
         }
         count
@@ -182,9 +203,8 @@ impl End for V2 {
 }
 
 /// TPACKET_V3.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct V3 {
-    rings: Rings,
     /// The block that is looked at.
     block: usize,
     /// Frames of it that are left, and the offset of the next one, if the block is ours.
@@ -198,64 +218,50 @@ const BLOCK_FRAMES: usize = 12;
 const BLOCK_FIRST: usize = 16;
 
 impl V3 {
-    pub(super) fn open(ifname: &str, work: Work) -> Result<Self, BenchError> {
+    pub(super) fn open(ifname: &str, work: Work) -> Result<Packet<Self>, BenchError> {
         let layout = SendLayout {
             status: offset_of!(tpacket3_hdr, tp_status),
             length: offset_of!(tpacket3_hdr, tp_len),
             data: size_of::<tpacket3_hdr>().next_multiple_of(libc::TPACKET_ALIGNMENT),
         };
         let rings = Rings::open(ifname, work, libc::tpacket_versions::TPACKET_V3, layout)?;
-        Ok(Self {
-            rings,
-            block: 0,
-            left: 0,
-            frame: 0,
-        })
+        let receive = Self::default();
+        Ok(Packet { rings, receive })
     }
 
     /// Whether there is a frame to look at; takes the next block if needed.
-    fn has_frame(&mut self) -> bool {
+    fn has_frame(&mut self, memory: &RingMemory) -> bool {
         if self.left > 0 {
             return true;
         }
         let start = self.block * BLOCK;
-        let memory = &self.rings.memory;
         if memory.status(start + BLOCK_STATUS) & TP_STATUS_USER == 0 {
             return false;
         }
         self.left = memory.field(start + BLOCK_FRAMES);
         self.frame = start + memory.field(start + BLOCK_FIRST) as usize;
         if self.left == 0 {
-            self.hand_back();
+            self.hand_back(memory);
         }
         self.left > 0
     }
 
-    fn hand_back(&mut self) {
-        self.rings
-            .memory
-            .set_status(self.block * BLOCK + BLOCK_STATUS, TP_STATUS_KERNEL);
+    fn hand_back(&mut self, memory: &RingMemory) {
+        memory.set_status(self.block * BLOCK + BLOCK_STATUS, TP_STATUS_KERNEL);
         self.block = (self.block + 1) % (SLOT * SLOTS / BLOCK);
     }
 }
 
-impl End for V3 {
-    fn room(&mut self) -> usize {
-        self.rings.room()
-    }
-
-    fn send(&mut self, length: usize, fill: impl FnMut(&mut [u8])) {
-        self.rings.send(length, fill);
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.rings.flush()
-    }
-
-    fn receive(&mut self, budget: usize, mut take: impl FnMut(&[u8])) -> usize {
+impl Receive for V3 {
+    fn receive(
+        &mut self,
+        memory: &RingMemory,
+        budget: usize,
+        mut take: impl FnMut(&[u8]),
+    ) -> usize {
         let mut count = 0;
-        while count < budget && self.has_frame() {
-            let (memory, frame) = (&self.rings.memory, self.frame);
+        while count < budget && self.has_frame(memory) {
+            let frame = self.frame;
             let length = memory.field(frame + offset_of!(tpacket3_hdr, tp_snaplen)) as usize;
             let start = memory.field(frame + offset_of!(tpacket3_hdr, tp_mac)) & 0xffff;
             take(memory.bytes(frame + start as usize, length.min(BLOCK)));
@@ -264,7 +270,7 @@ impl End for V3 {
             self.left -= 1;
             count += 1;
             if self.left == 0 {
-                self.hand_back();
+                self.hand_back(memory);
             }
         }
         count

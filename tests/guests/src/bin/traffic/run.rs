@@ -124,6 +124,14 @@ impl Run {
             }
         };
         self.drain();
+        Report {
+            kicks: self.card.kicks() - kicks_before,
+            ..self.report(end, last.wrapping_sub(start.unwrap_or(ready)), turns)
+        }
+    }
+
+    /// All that was counted, since the beginning.
+    fn report(&self, end: End, cycles: u64, turns: (u64, u64)) -> Report {
         let sizes = |pair: &Pair| (pair.rx.size(), pair.tx.size());
         Report {
             options: self.options,
@@ -139,8 +147,8 @@ impl Run {
             offloads: self.card.offloads,
             packets: self.tally.packets,
             bytes: self.tally.bytes,
-            cycles: last.wrapping_sub(start.unwrap_or(ready)),
-            kicks: self.card.kicks() - kicks_before,
+            cycles,
+            kicks: self.card.kicks(),
             turns,
             bad: self.tally.bad,
             other: self.tally.other,
