@@ -242,8 +242,34 @@ fn lock(said: &Mutex<Said>) -> MutexGuard<'_, Said> {
     said.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Reads to the end. A line that the end of the process cut off counts for nothing.
 fn read_lines(pipe: impl Read, said: &Mutex<Said>, hear: fn(&mut Said, &str)) {
-    for line in BufReader::new(pipe).lines().map_while(Result::ok) {
-        hear(&mut lock(said), &line);
+    let mut pipe = BufReader::new(pipe);
+    let mut line = String::new();
+    while pipe.read_line(&mut line).is_ok_and(|len| len > 0) {
+        if let Some(whole) = line.strip_suffix('\n') {
+            hear(&mut lock(said), whole);
+        }
+        line.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_guests_say_is_understood() {
+        let heard = |text: &str| {
+            let said = Mutex::default();
+            read_lines(text.as_bytes(), &said, Said::hear_guest);
+            said.into_inner().unwrap()
+        };
+        let said = heard("ready\nentry 1: x: survived; frames exact\nentry 2: y\nen");
+        assert_eq!((said.ready, said.entries, said.error), (true, 2, None));
+        let said = heard("{\"error\":\"z\"}\nready\n");
+        assert_eq!(said.error.as_deref(), Some("{\"error\":\"z\"}"));
+        let said = heard("done: 34 entries, 900 frames\n");
+        assert!(said.error.is_some(), "it is to go on for ever");
     }
 }

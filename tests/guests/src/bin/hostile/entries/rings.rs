@@ -214,6 +214,8 @@ pub(super) fn directions(rig: &mut Rig, way: u16) -> Option<Must> {
         }
         3 => {
             let memory = rig.receive[0];
+            // Once it is no receive buffer any more.
+            rig.start_with(rig.offered);
             memory.fill(0, BUFFER, packet::FILL);
             offer_receive(rig, (memory.address(), length(BUFFER), 0, 0));
             rig.provoke_until_broken();
