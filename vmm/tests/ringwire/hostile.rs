@@ -5,6 +5,7 @@ use std::{
     ops::ControlFlow,
     sync::atomic::{AtomicBool, Ordering},
     thread,
+    time::Duration,
 };
 
 use net_afxdp::Queue;
@@ -14,6 +15,9 @@ use crate::{
     process::{Process, run},
     wire::{Wire, can_run},
 };
+
+/// Some seconds on a machine that does nothing else. The guest is the one who notices that something does not happen.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// What the guest sends besides, and its bytes.
 const OTHER: [u8; 2] = [0x88, 0xb6];
@@ -93,7 +97,8 @@ fn survives(queues: u32, options: &str) {
     let mut far = Far::new(&wire, 1);
     let netdev = format!("af-xdp,ifname={}{options}", wire.name);
     let arguments = ["-v", "--netdev", &netdev, "--cmdline", "acpi=off"];
-    let mut guest = Process::start(&mut run(&program("hostile"), &arguments));
+    let guest = Process::start(&mut run(&program("hostile"), &arguments));
+    let mut guest = guest.with_patience(PATIENCE);
     let end = AtomicBool::new(false);
     let (outcome, tally) = thread::scope(|scope| {
         let reflector = scope.spawn(|| reflect(&mut far.queues[0], &end));

@@ -60,6 +60,7 @@ impl Outcome {
 pub(crate) struct Process {
     child: Child,
     stdin: Option<ChildStdin>,
+    patience: Duration,
 }
 
 impl Process {
@@ -69,13 +70,27 @@ impl Process {
         let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let stdin = child.stdin.take();
-        Self { child, stdin }
+        Self {
+            child,
+            stdin,
+            patience: PATIENCE,
+        }
+    }
+
+    /// For those that work for long: waits so much longer for its end.
+    pub(crate) fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
     }
 
     /// Starts it as the command says.
     pub(crate) fn start_as_is(command: &mut Command) -> Self {
         let child = command.spawn().unwrap();
-        Self { child, stdin: None }
+        Self {
+            child,
+            stdin: None,
+            patience: PATIENCE,
+        }
     }
 
     pub(crate) fn send(&mut self, input: &[u8]) {
@@ -139,7 +154,7 @@ impl Process {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status;
             }
-            assert!(started.elapsed() < PATIENCE, "it does not end");
+            assert!(started.elapsed() < self.patience, "it does not end");
             thread::sleep(Duration::from_millis(5));
         }
     }
