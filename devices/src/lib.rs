@@ -47,6 +47,7 @@ pub mod pvpanic;
 pub mod sabotage;
 pub mod serial;
 pub mod testing;
+pub mod threads;
 pub mod virtio;
 
 /// Guest RAM as all devices see it: regions of a shared memfd, mapped once for the VM's life.

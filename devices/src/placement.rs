@@ -1,16 +1,22 @@
-//! Which CPUs the threads of a machine run on.
+//! Which CPUs the threads of a machine run on, and who makes them.
 
-use std::{collections::BTreeMap, io, sync::Arc};
+use std::{collections::BTreeMap, io, sync::Arc, thread::JoinHandle};
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-/// Places threads on CPUs by their names. The default one leaves every thread where it was made.
+use crate::threads::{NewThread, ThreadKind, ThreadMaker};
+
+/// Places threads on CPUs by their names. The default one leaves every thread where it was made, by the thread
+/// that wants it.
 ///
 /// Linux gives a new thread the CPUs of the thread that makes it, and a device's threads are made by
 /// the vCPU whose driver is ready. So as soon as any thread is pinned, every other one has to be
 /// [placed](Self::enter) too, lest an io-thread share the vCPU's one CPU.
 #[derive(Debug, Clone, Default)]
-pub struct Placement(Option<Arc<Places>>);
+pub struct Placement {
+    places: Option<Arc<Places>>,
+    maker: Option<Arc<dyn ThreadMaker>>,
+}
 
 #[derive(Debug)]
 struct Places {
@@ -41,13 +47,42 @@ impl Placement {
             return Ok(Self::default());
         }
         let others = sched_getaffinity(None)?;
-        Ok(Self(Some(Arc::new(Places { pins, others }))))
+        Ok(Self {
+            places: Some(Arc::new(Places { pins, others })),
+            maker: None,
+        })
+    }
+
+    /// The same with threads that `maker` makes.
+    #[must_use]
+    pub fn made_by(mut self, maker: Arc<dyn ThreadMaker>) -> Self {
+        self.maker = Some(maker);
+        self
+    }
+
+    /// Starts a device's thread where it belongs. A `name` from a user may hold anything: NULs are left out.
+    pub(crate) fn spawn(
+        &self,
+        kind: ThreadKind,
+        name: &str,
+        work: impl FnOnce() + Send + 'static,
+    ) -> io::Result<JoinHandle<()>> {
+        let thread = NewThread {
+            kind,
+            name: name.replace('\0', ""),
+            placement: self.clone(),
+            work: Box::new(work),
+        };
+        match &self.maker {
+            Some(maker) => maker.make(thread),
+            None => thread.start(),
+        }
     }
 
     /// Moves the calling thread to where the thread `name` belongs. If the system refuses that (a
     /// cpuset that changed since), the thread runs where it is, and the log says so.
     pub fn enter(&self, name: &str) {
-        let Some(places) = &self.0 else {
+        let Some(places) = &self.places else {
             return;
         };
         let cpus = match places.pins.get(name) {
@@ -100,7 +135,7 @@ mod tests {
         assert_eq!(cpus(&placement, "vcpu0", "net0.1"), all, "not inherited");
         assert_eq!(allowed_cpus().unwrap(), all, "this thread is not concerned");
         let none = Placement::new([]).unwrap();
-        assert!(none.0.is_none());
+        assert!(none.places.is_none());
         assert_eq!(cpus(&none, "vcpu0", "net0"), all);
     }
 

@@ -18,7 +18,7 @@ use super::{
     quiet::Quiet,
     worker::{OnFault, StopSignal, WorkerThread},
 };
-use crate::placement::Placement;
+use crate::{placement::Placement, threads::ThreadKind};
 
 /// Most requests of one burst.
 const BURST: usize = 32;
@@ -28,6 +28,9 @@ const BURST_BYTES: u64 = 1 << 20;
 
 /// Carries out the requests of a device. Lives on the device's thread from DRIVER_OK to reset.
 pub(super) trait RequestHandler: Send + 'static {
+    /// What its thread does.
+    const KIND: ThreadKind;
+
     /// Carries out the request in `chain`; returns how many bytes were written to its writable
     /// part, counted from the start (2.7.8.2). A request that can take long looks at `stop`.
     fn handle(&mut self, chain: &Chain, stop: &StopSignal) -> Result<u32, RequestError>;
@@ -91,9 +94,14 @@ impl<H: RequestHandler> Worker<H> {
         let id = events.add_subscriber(turns);
         let turns = events.subscriber_mut(id).map_err(io::Error::other)?;
         std::mem::replace(&mut turns.setup, Ok(())).map_err(io::Error::other)?;
-        WorkerThread::spawn(&name, &self.placement, stop, on_fault, move |stop| {
-            run(&mut events, id, stop)
-        })
+        WorkerThread::spawn(
+            H::KIND,
+            &name,
+            &self.placement,
+            stop,
+            on_fault,
+            move |stop| run(&mut events, id, stop),
+        )
     }
 }
 
@@ -211,6 +219,8 @@ mod tests {
     struct Obedient;
 
     impl RequestHandler for Obedient {
+        const KIND: ThreadKind = ThreadKind::Blk;
+
         fn handle(&mut self, chain: &Chain, _: &StopSignal) -> Result<u32, RequestError> {
             match chain.reader().read_array() {
                 Some([b'f']) => Err(io::Error::other("the host has failed").into()),

@@ -9,10 +9,10 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    thread::{self, JoinHandle},
+    thread::JoinHandle,
 };
 
-use crate::placement::Placement;
+use crate::{placement::Placement, threads::ThreadKind};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 /// Told, in a sentence, why a device's thread ended although nobody asked it to. Called on that
@@ -72,12 +72,13 @@ pub(super) struct WorkerThread {
 }
 
 impl WorkerThread {
-    /// Starts `work` on a thread called `name` (Linux shows the first 15 bytes), on the CPUs that
-    /// `placement` has for that name. It is to return soon after `stop` was raised. If it returns an error, or panics, `on_fault` hears of it.
+    /// Starts `work` on a thread called `name`, on the CPUs that `placement` has for that name. It is to
+    /// return soon after `stop` was raised. If it returns an error, or panics, `on_fault` hears of it.
     ///
     /// # Errors
     /// The system can't start one more thread. `work` is gone then, with what it owned.
     pub(super) fn spawn<W>(
+        kind: ThreadKind,
         name: &str,
         placement: &Placement,
         stop: Arc<StopSignal>,
@@ -89,9 +90,7 @@ impl WorkerThread {
     {
         let thread = {
             let (name, stop) = (name.to_owned(), Arc::clone(&stop));
-            let placement = placement.clone();
-            thread::Builder::new().name(name.clone()).spawn(move || {
-                placement.enter(&name);
+            placement.spawn(kind, &name.clone(), move || {
                 guarded(&name, &stop, &on_fault, work);
             })?
         };
@@ -135,7 +134,7 @@ fn message(panic: &(dyn Any + Send)) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
+    use std::{sync::Mutex, thread};
 
     use super::*;
 
@@ -151,6 +150,7 @@ mod tests {
         work: impl FnOnce(&StopSignal) -> io::Result<()> + Send + 'static,
     ) -> WorkerThread {
         WorkerThread::spawn(
+            ThreadKind::Rng,
             "test0",
             &Placement::default(),
             StopSignal::new().unwrap(),

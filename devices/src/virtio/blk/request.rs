@@ -9,11 +9,14 @@ use super::{
         T_GET_ID, T_IN, T_OUT, T_WRITE_ZEROES, UNMAP,
     },
 };
-use crate::virtio::{
-    queue::{Chain, QueueFault, Reader, Writer},
-    quiet::Quiet,
-    requests::{RequestError, RequestHandler},
-    worker::StopSignal,
+use crate::{
+    threads::ThreadKind,
+    virtio::{
+        queue::{Chain, QueueFault, Reader, Writer},
+        quiet::Quiet,
+        requests::{RequestError, RequestHandler},
+        worker::StopSignal,
+    },
 };
 
 /// Most bytes of one system call. A request may be as long as the guest's memory; between two
@@ -37,6 +40,8 @@ pub(super) struct Disk {
 type Outcome = (Status, u32);
 
 impl RequestHandler for Disk {
+    const KIND: ThreadKind = ThreadKind::Blk;
+
     /// Header and status may be split over buffers at any byte (2.7.4.1); what follows the header
     /// is data out, what precedes the last writable byte is data in.
     fn handle(&mut self, chain: &Chain, stop: &StopSignal) -> Result<u32, RequestError> {

@@ -29,11 +29,14 @@ use super::{
     pairs::{Pairs, UseError},
     shared::{Shared, lock},
 };
-use crate::virtio::{
-    queue::{Chain, Reader, Writer},
-    quiet::Quiet,
-    requests::{RequestError, RequestHandler},
-    worker::StopSignal,
+use crate::{
+    threads::ThreadKind,
+    virtio::{
+        queue::{Chain, Reader, Writer},
+        quiet::Quiet,
+        requests::{RequestError, RequestHandler},
+        worker::StopSignal,
+    },
 };
 use receive::{ReceiveControl, exactly};
 
@@ -79,6 +82,8 @@ struct Refused;
 type Outcome = Result<(), Refused>;
 
 impl<B: NetBackend> RequestHandler for Control<B> {
+    const KIND: ThreadKind = ThreadKind::NetControl;
+
     fn handle(&mut self, chain: &Chain, _stop: &StopSignal) -> Result<u32, RequestError> {
         self.counters.control_commands.add(1);
         let mut answer = chain.writer();

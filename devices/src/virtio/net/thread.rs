@@ -14,7 +14,10 @@ use super::{
     shared::Shared,
     worker::{Pause, Shift, Worker, host_error},
 };
-use crate::virtio::worker::{OnFault, StopSignal, WorkerThread};
+use crate::{
+    threads::ThreadKind,
+    virtio::worker::{OnFault, StopSignal, WorkerThread},
+};
 
 /// Why there is no io-thread, and its worker, if that is not lost.
 pub(super) type NotStarted<B> = (Option<Box<Worker<B>>>, io::Error);
@@ -69,7 +72,8 @@ impl<B: NetBackend> NetThread<B> {
             shift: Some((manager, id)),
             put,
         };
-        match WorkerThread::spawn(&name, &shared.placement, stop, on_fault, work) {
+        let kind = ThreadKind::Net;
+        match WorkerThread::spawn(kind, &name, &shared.placement, stop, on_fault, work) {
             Ok(thread) => {
                 let given = give.send(running);
                 debug_assert!(given.is_ok(), "the thread waits for its worker");
@@ -162,11 +166,10 @@ impl<B: NetBackend> Drop for Running<B> {
     }
 }
 
-/// `net0`, or `net0.1` for further pairs. A name from a user may hold anything but NUL.
+/// `net0`, or `net0.1` for further pairs.
 fn thread_name(name: &str, pair: usize) -> String {
-    let name: String = name.chars().filter(|&c| c != '\0').collect();
     match pair {
-        0 => name,
+        0 => name.to_owned(),
         _ => format!("{name}.{pair}"),
     }
 }

@@ -15,7 +15,7 @@ use super::{
     requests::{RequestError, RequestHandler, Worker},
     worker::{OnFault, StopSignal, WorkerThread, log_fault},
 };
-use crate::placement::Placement;
+use crate::{placement::Placement, threads::ThreadKind};
 
 /// Device ID of the entropy device (virtio 1.2, section 5).
 const DEVICE_ID: u32 = 4;
@@ -120,6 +120,8 @@ impl VirtioDevice for RngDevice {
 struct Entropy([u8; BLOCK]);
 
 impl RequestHandler for Entropy {
+    const KIND: ThreadKind = ThreadKind::Rng;
+
     fn handle(&mut self, chain: &Chain, _stop: &StopSignal) -> Result<u32, RequestError> {
         let mut to = chain.writer();
         let mut written = 0;
