@@ -8,6 +8,7 @@ use std::{
 use crate::{
     config::{MAX_FRAMES, MIN_FRAMES, PortConfig, Require},
     error::{OpenError, QueueError},
+    ethtool::{self, LinkSpeed},
     interface::{Interface, InterfaceError},
     libxdp::CopyMode,
     multi_buffer::{self, FrameLimits},
@@ -146,6 +147,16 @@ impl Port {
     /// The system's.
     pub fn program_status(&mut self) -> io::Result<ProgramStatus> {
         self.watch.status()
+    }
+
+    /// How fast the interface's link is now, as [`Interface::link_speed`] tells it. Asks through a netlink socket that was
+    /// opened with the port: a confined process may not be able to open one.
+    #[must_use]
+    pub fn link_speed(&mut self) -> LinkSpeed {
+        let speed = self.watch.name();
+        let speed = speed.and_then(|name| ethtool::link_speed(&name));
+        // An interface that is gone has no speed either.
+        speed.unwrap_or_default()
     }
 
     /// The largest MTU in bytes that works both ways: the interface's when it was opened, or that of

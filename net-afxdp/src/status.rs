@@ -47,6 +47,14 @@ impl ProgramWatch {
         Ok(Self { asker, index, id })
     }
 
+    /// The interface's name now.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn name(&mut self) -> io::Result<String> {
+        Ok(self.asker.ask(Which::Index(self.index))?.name)
+    }
+
     /// What is there now.
     ///
     /// # Errors

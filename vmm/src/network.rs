@@ -132,7 +132,7 @@ impl Network {
                     .unwrap_or_else(|| own_mac(port.interface(), &config.id)),
                 mtu: Some(u16::try_from(port.mtu()).unwrap_or(u16::MAX)),
                 link_up,
-                speed: speed(port.interface()),
+                speed: speed(&mut port),
                 rate: config.rate,
                 busy_poll: config.busy_poll,
                 offloads: config.offloads,
@@ -208,8 +208,8 @@ fn busy_poll(queue: &mut Queue, config: &NetdevConfig) {
 }
 
 /// The speed of an interface's link, for the guest to show.
-fn speed(interface: &Interface) -> LinkSpeed {
-    let net_afxdp::LinkSpeed { mbps, full_duplex } = interface.link_speed();
+fn speed(port: &mut Port) -> LinkSpeed {
+    let net_afxdp::LinkSpeed { mbps, full_duplex } = port.link_speed();
     LinkSpeed { mbps, full_duplex }
 }
 

@@ -35,7 +35,7 @@ impl Network {
     fn link_changed(&mut self, event: &LinkEvent) {
         match event {
             LinkEvent::Up => {
-                self.control.set_speed(speed(self.port.interface()));
+                self.control.set_speed(speed(&mut self.port));
                 self.control.set_link(true);
             }
             LinkEvent::Down => self.control.set_link(false),
