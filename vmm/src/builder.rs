@@ -26,6 +26,7 @@ use crate::{
     boot::{self, BootError, BootSource},
     cmdline::{self, Cmdline},
     config::{ConfigError, SerialConfig, Transport, VmConfig},
+    confine::Confinement,
     console::{InputConfig, Output, Room},
     exit::{ExitReason, ExitRequest},
     kvm::{self, KvmError},
@@ -113,6 +114,7 @@ struct Machine<'a> {
     exit: ExitRequest,
     stop: Arc<AtomicBool>,
     placement: Placement,
+    confinement: Arc<Confinement>,
 }
 
 /// Builds the machine that `config` describes and loads its kernel.
@@ -122,6 +124,7 @@ pub(crate) fn build(config: &VmConfig) -> Result<Vm, BuildError> {
     let ram = memory::allocate(config.memory, config.hugepages)?;
     let vm = Arc::new(kvm::create_vm(&kvm, &ram)?);
     kvm::create_interrupt_controllers(&vm)?;
+    let confinement = Arc::<Confinement>::default();
     let mut machine = Machine {
         config,
         kvm,
@@ -130,7 +133,8 @@ pub(crate) fn build(config: &VmConfig) -> Result<Vm, BuildError> {
         buses: Buses::default(),
         exit: ExitRequest::new().map_err(system("create an eventfd"))?,
         stop: Arc::new(AtomicBool::new(false)),
-        placement: placement(config)?,
+        placement: placement(config)?.made_by(confinement.clone()),
+        confinement,
     };
     machine.add_power()?;
     // What only reads comes first; then what is given back on an error (interfaces); last what is
@@ -325,6 +329,8 @@ impl Machine<'_> {
             stop: self.stop,
             signals: None,
             placement: self.placement,
+            confine: self.config.confine,
+            confinement: self.confinement,
             transports: devices.transports,
             networks: devices.networks,
             _vm: self.vm,

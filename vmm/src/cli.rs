@@ -7,9 +7,11 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use crate::{
     config::{SerialConfig, Transport, VmConfig},
     exit::STATUS_HELP,
+    privileges::User,
 };
 
 pub mod check;
+mod confine;
 pub mod memory;
 pub mod netdev;
 pub mod offloads;
@@ -114,6 +116,13 @@ pub struct RunArgs {
     /// net0.ctrl; blkN, rng0, main, console. May be repeated
     #[arg(long, value_name = "THREAD=CPU,...")]
     pub pin: Vec<String>,
+    /// Give up all that the guest's life does not need before it begins: capabilities, supplementary groups,
+    /// the right to open files, and all system calls but a few for each thread (docs/confinement.md)
+    #[arg(long, value_name = "on|off", default_value = "on", value_parser = ["on", "off"])]
+    pub confine: String,
+    /// Run the guest as this user, with this group only, once everything is open: part of the confinement
+    #[arg(long, value_name = "UID:GID")]
+    pub user: Option<User>,
 }
 
 /// Why arguments were not understood.
@@ -160,6 +169,7 @@ impl RunArgs {
             netdevs: Vec::new(),
             transport: self.transport,
             pins: Vec::new(),
+            confine: confine::confine(&self.confine, self.user)?,
         };
         for text in self.disk {
             let disk = netdev::disk(&text).map_err(wrong("--disk", &text))?;
@@ -248,7 +258,8 @@ mod tests {
         assert_eq!(config.netdevs[1].mac, Some([2, 0, 0, 0, 0, 1]));
         use Transport::{Mmio, Pci};
         assert_eq!(config.transports(), [Mmio, Mmio, Mmio, Mmio, Pci]);
-        assert_eq!(parse(&[]).unwrap(), VmConfig::new("k"));
+        let unconfined = parse(&["--confine", "off"]).unwrap();
+        assert_eq!(unconfined, VmConfig::new("k"));
     }
 
     #[test]
@@ -258,6 +269,8 @@ mod tests {
             (["--cpus", "-1"], "unexpected argument"),
             (["--cpus", "two"], "invalid digit"),
             (["--transport", "isa"], "a transport is pci or mmio"),
+            (["--confine", "a bit"], "[possible values: on, off]"),
+            (["--user", "nobody"], "a user is UID:GID"),
             (["--serial", "pty"], "stdio, null or file=PATH"),
             (["--serial", "file="], "stdio, null or file=PATH"),
             (

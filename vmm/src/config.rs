@@ -2,7 +2,10 @@
 
 use std::{path::PathBuf, thread};
 
-use crate::memory::{self, MemoryError};
+use crate::{
+    confine::ConfineConfig,
+    memory::{self, MemoryError},
+};
 
 mod netdev;
 mod pins;
@@ -40,6 +43,9 @@ pub struct VmConfig {
     /// Threads that run on one CPU each. Those that are not here may use all that the thread may which
     /// builds the VM.
     pub pins: Vec<PinConfig>,
+    /// Whether, and how, the process is confined before the guest runs: for good, and also the thread that
+    /// calls [`Vm::run`](crate::Vm::run). For a process that does nothing else, such as the `ringwire` command.
+    pub confine: Option<ConfineConfig>,
 }
 
 /// The host's end of the serial console.
@@ -100,7 +106,7 @@ pub enum ConfigError {
 }
 
 impl VmConfig {
-    /// One vCPU, 256 MiB, the console on standard input and output, no disks, no network.
+    /// One vCPU, 256 MiB, the console on standard input and output, no disks, no network; not confined.
     pub fn new(kernel: impl Into<PathBuf>) -> Self {
         Self {
             kernel: kernel.into(),
@@ -114,6 +120,7 @@ impl VmConfig {
             netdevs: Vec::new(),
             transport: None,
             pins: Vec::new(),
+            confine: None,
         }
     }
 

@@ -12,7 +12,10 @@ use std::{
     time::Duration,
 };
 
-use crate::exit::{ExitReason, ExitRequest};
+use crate::{
+    confine::{Confinement, ThreadKind},
+    exit::{ExitReason, ExitRequest},
+};
 use devices::{placement::Placement, serial::SerialPort};
 use rustix::{
     event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll},
@@ -144,11 +147,15 @@ pub(crate) struct InputConfig {
 }
 
 impl Input {
-    /// Starts the thread.
+    /// Starts the thread, confined.
     ///
     /// # Errors
     /// The system has no eventfd or thread left.
-    pub(crate) fn start(config: InputConfig, placement: &Placement) -> io::Result<Self> {
+    pub(crate) fn start(
+        config: InputConfig,
+        placement: &Placement,
+        confinement: &Arc<Confinement>,
+    ) -> io::Result<Self> {
         let (stopped, stop) = io::pipe()?;
         let feeder = Feeder {
             stopped,
@@ -159,12 +166,15 @@ impl Input {
             exit: config.exit,
             pending: Vec::new(),
         };
-        let placement = placement.clone();
+        let (placement, confinement) = (placement.clone(), Arc::clone(confinement));
         let thread = thread::Builder::new()
             .name(NAME.to_owned())
             .spawn(move || {
                 placement.enter(NAME);
-                feeder.run();
+                match confinement.enter(ThreadKind::Console, NAME) {
+                    Ok(()) => feeder.run(),
+                    Err(error) => feeder.exit.request(ExitReason::not_confined(&error)),
+                }
             })?;
         Ok(Self {
             stop: Some(stop),

@@ -8,6 +8,8 @@ use std::{
 
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
+use crate::confine::ConfineError;
+
 /// Process exit statuses of `ringwire`, in one place.
 ///
 /// Signals end it with 128 + the signal's number, as a shell reports a process killed by one, so
@@ -29,6 +31,8 @@ pub enum Status {
     Kvm = 5,
     /// The host failed while the guest ran, or an own thread did.
     Host = 6,
+    /// A thread made a system call that it has no use for ([`crate::confine`]).
+    Forbidden = 7,
 }
 
 /// The statuses, and what other signals do, as `--help` shows them.
@@ -42,6 +46,7 @@ Exit status:
   4      the guest's CPU shut down (triple fault)
   5      KVM could not run the guest further; see `ringwire check kvm`
   6      the host failed while the guest ran
+  7      a thread of ringwire made a system call that it has no use for
   128+N  ended by signal N (SIGHUP, SIGINT, SIGTERM)
 
 SIGUSR1 makes a running guest's network cards log their counters. SIGUSR2
@@ -74,6 +79,8 @@ pub enum ExitReason {
     },
     /// Something on our side failed; a sentence.
     Host(String),
+    /// The process could not be confined, so the guest did not run; a sentence.
+    NotConfined(String),
 }
 
 impl ExitReason {
@@ -88,8 +95,16 @@ impl ExitReason {
             Self::TripleFault { .. } => Status::TripleFault,
             Self::Kvm { .. } => Status::Kvm,
             Self::Host(_) => Status::Host,
+            Self::NotConfined(_) => Status::Startup,
         };
         status as u8
+    }
+
+    /// Of an error on the way into confinement.
+    pub(crate) fn not_confined(error: &ConfineError) -> Self {
+        Self::NotConfined(format!(
+            "could not confine ringwire, so the guest was not run: {error}. `--confine off` runs it all the same"
+        ))
     }
 
     /// Whether the guest, or the user, meant it.
@@ -114,7 +129,7 @@ impl fmt::Display for ExitReason {
                 f,
                 "KVM could not run vCPU {vcpu} further: {what}; `ringwire check kvm` tells whether this host's KVM can boot Linux"
             ),
-            Self::Host(sentence) => f.write_str(sentence),
+            Self::Host(sentence) | Self::NotConfined(sentence) => f.write_str(sentence),
         }
     }
 }
@@ -172,6 +187,9 @@ mod tests {
             vcpu: 0,
             what: "x".into(),
         };
+        // That end has no time for reasons.
+        assert_eq!(Status::Forbidden as u8, 7);
+        assert!(STATUS_HELP.contains("\n  7 "));
         for (reason, status) in [
             (ExitReason::PowerOff, 0),
             (ExitReason::Reset, 0),
@@ -180,6 +198,7 @@ mod tests {
             (ExitReason::TripleFault { vcpu: 1 }, 4),
             (kvm, 5),
             (ExitReason::Host("x".into()), 6),
+            (ExitReason::NotConfined("x".into()), 1),
             (ExitReason::Signal(libc::SIGTERM), 143),
             (ExitReason::Signal(libc::SIGINT), 130),
         ] {

@@ -84,6 +84,11 @@ fn run(arguments: RunArgs) -> ExitCode {
         Ok(config) => config,
         Err(e) => return fail(Status::Usage as u8, &e),
     };
+    if config.confine.is_none() {
+        tracing::warn!(
+            "--confine off: the guest's device threads may do whatever the user may who started ringwire"
+        );
+    }
     // Before anything is built, so that a signal never interrupts half of it.
     let signals = match Signals::new() {
         Ok(signals) => signals,

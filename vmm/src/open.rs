@@ -2,7 +2,7 @@
 //!
 //! The order is fixed. What needs privileges comes first: the XDP program on each interface, the
 //! sockets in its map ([`Prepared`]), the limit of locked memory. Then all privileges go
-//! ([`privileges`]), and only then the command is looked for and executed, in place: there is no
+//! ([`privileges`](crate::privileges)), and only then the command is looked for and executed, in place: there is no
 //! process that stays and has to be trusted, and signals and the exit status are the command's.
 //! The command inherits the sockets and the link that keeps the program on the interface: when
 //! its process ends, however it does, the program is gone.
@@ -21,12 +21,10 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::{
     cli::options,
     config::{NetdevConfig, NetdevConfigError, SourceConfig, check_netdevs},
-    size,
+    privileges, size,
 };
 
-pub mod privileges;
-
-pub use privileges::{PrivilegeError, User};
+pub use crate::privileges::{PrivilegeError, User};
 
 /// What to open, and what to run then.
 #[derive(Debug, Clone)]

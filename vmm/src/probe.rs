@@ -128,7 +128,8 @@ pub fn kvm() -> Result<Verdict, ProbeError> {
     let _ = buses.pio.insert(u64::from(STEP_PORT), 1, steps.clone());
     let vcpu = first_vcpu(&kvm, &vm, &ram, buses, exit.clone())?;
     let stop = Arc::new(AtomicBool::new(false));
-    let thread = vcpu.start(stop.clone(), &Placement::default())?;
+    let mut thread = vcpu.start(stop.clone(), &Placement::default(), &Arc::default())?;
+    thread.go();
     let started = Instant::now();
     while exit.reason().is_none() && started.elapsed() < PATIENCE {
         thread::sleep(Duration::from_millis(1));

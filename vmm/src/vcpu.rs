@@ -7,6 +7,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
+        mpsc,
     },
     thread::{self, JoinHandle},
     time::Duration,
@@ -17,6 +18,7 @@ use kvm_ioctls::{VcpuExit, VcpuFd};
 use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
 
 use crate::{
+    confine::{Confinement, ThreadKind},
     exit::{ExitReason, ExitRequest},
     x86_64::layout::PCI_APERTURE,
 };
@@ -70,10 +72,21 @@ pub(crate) struct Vcpu {
     pub(crate) exit: ExitRequest,
 }
 
-/// A running vCPU; dropping it without [`stop`] leaves the thread to itself.
+/// A vCPU that waits for [`go`](Self::go), or runs; dropping it without [`stop`] leaves the thread to itself.
 #[derive(Debug)]
 pub(crate) struct VcpuThread {
     thread: JoinHandle<()>,
+    go: Option<mpsc::Sender<()>>,
+}
+
+impl VcpuThread {
+    /// Lets it enter the guest.
+    pub(crate) fn go(&mut self) {
+        if let Some(go) = self.go.take() {
+            // Fails only if it has ended.
+            let _ = go.send(());
+        }
+    }
 }
 
 /// How long a kicked thread gets before the next kick.
@@ -96,8 +109,8 @@ pub(crate) fn install_kick_handler() -> io::Result<()> {
 }
 
 impl Vcpu {
-    /// Starts its thread, `vcpuN`. It runs until `stop` is set and it is kicked, or until it asks
-    /// for the end of the VM.
+    /// Starts its thread, `vcpuN`, confined. When it is let [go](VcpuThread::go) it runs until `stop` is set
+    /// and it is kicked, or until it asks for the end of the VM.
     ///
     /// # Errors
     /// The system has no thread left.
@@ -105,14 +118,23 @@ impl Vcpu {
         self,
         stop: Arc<AtomicBool>,
         placement: &Placement,
+        confinement: &Arc<Confinement>,
     ) -> io::Result<VcpuThread> {
         let name = format!("vcpu{}", self.index);
-        let placement = placement.clone();
+        let (placement, confinement) = (placement.clone(), Arc::clone(confinement));
+        let (go, wait) = mpsc::channel();
         let thread = thread::Builder::new().name(name.clone()).spawn(move || {
             placement.enter(&name);
-            self.run_guarded(&stop);
+            if let Err(error) = confinement.enter(ThreadKind::Vcpu, &name) {
+                self.exit.request(ExitReason::not_confined(&error));
+                return;
+            }
+            if wait.recv().is_ok() {
+                self.run_guarded(&stop);
+            }
         })?;
-        Ok(VcpuThread { thread })
+        let go = Some(go);
+        Ok(VcpuThread { thread, go })
     }
 
     fn run_guarded(mut self, stop: &AtomicBool) {
@@ -210,6 +232,8 @@ pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> &str {
 pub(crate) fn stop(threads: Vec<VcpuThread>, stop: &AtomicBool) {
     stop.store(true, Ordering::Release);
     let mut running = threads;
+    // Those that still wait to begin.
+    running.iter_mut().for_each(|vcpu| vcpu.go = None);
     while !running.is_empty() {
         running.retain(|vcpu| !vcpu.thread.is_finished());
         for vcpu in &running {

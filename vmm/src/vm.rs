@@ -22,6 +22,7 @@ use kvm_ioctls::VmFd;
 use crate::{
     builder::{self, BuildError},
     config::VmConfig,
+    confine::{ConfineConfig, ConfineError, Confinement, ThreadKind},
     console::{Input, InputConfig},
     exit::{ExitReason, ExitRequest},
     network::{NetdevReport, Network},
@@ -50,6 +51,9 @@ pub struct Vm {
     pub(crate) signals: Option<Signals>,
     /// Where the threads run.
     pub(crate) placement: Placement,
+    /// What they and the process may do, if that is limited.
+    pub(crate) confine: Option<ConfineConfig>,
+    pub(crate) confinement: Arc<Confinement>,
     /// The virtio devices' registers, for the reset at the end.
     pub(crate) transports: Vec<Registers>,
     pub(crate) networks: Vec<Network>,
@@ -153,6 +157,7 @@ impl Vm {
         // console's thread may wait for.
         drop(running.console);
         self.reset_devices();
+        self.confinement.end();
         let netdevs = self.networks.iter().map(Network::report).collect();
         let reason = self.exit.reason().cloned();
         ExitReport {
@@ -166,8 +171,10 @@ impl Vm {
     fn run_threads(&mut self, running: &mut Running) -> Result<(), String> {
         self.placement.enter("main");
         let raw = self.enter_raw_mode();
+        self.begin_confinement()?;
         let input = self.input.take();
-        let input = input.map(|config| Input::start(config, &self.placement));
+        let start = |config| Input::start(config, &self.placement, &self.confinement);
+        let input = input.map(start);
         let input = input.transpose();
         running.console = input.map_err(|e| failed("start the console's thread", &e))?;
         let mut events = EventManager::new().map_err(|e| failed("create the event loop", &e))?;
@@ -196,10 +203,31 @@ impl Vm {
 
     fn start_vcpus(&mut self, threads: &mut Vec<VcpuThread>) -> Result<(), String> {
         for vcpu in std::mem::take(&mut self.vcpus) {
-            let thread = vcpu.start(self.stop.clone(), &self.placement);
+            let thread = vcpu.start(self.stop.clone(), &self.placement, &self.confinement);
             threads.push(thread.map_err(|e| failed("start a vCPU's thread", &e))?);
         }
+        // The last one, as it starts no further threads. All are confined before the guest runs.
+        let confined = self.confinement.enter(ThreadKind::Main, "main");
+        confined.map_err(|e| self.not_confined(&e))?;
+        threads.iter_mut().for_each(VcpuThread::go);
         Ok(())
+    }
+
+    fn begin_confinement(&self) -> Result<(), String> {
+        let Some(config) = self.confine else {
+            return Ok(());
+        };
+        let begun = self.confinement.begin(config);
+        let what = begun.map_err(|e| self.not_confined(&e))?;
+        tracing::info!("confined: {what}");
+        Ok(())
+    }
+
+    fn not_confined(&self, error: &ConfineError) -> String {
+        let reason = ExitReason::not_confined(error);
+        let sentence = reason.to_string();
+        self.exit.request(reason);
+        sentence
     }
 
     /// Handles events until somebody asks for the end. `patience`: how long to sleep at most, in

@@ -34,6 +34,9 @@ pub enum NetdevError {
     /// a device for a netdev that is not there
     #[error("there is no netdev '{0}' for the device")]
     NoNetdev(String),
+    /// a user without confinement
+    #[error("becoming another user is part of the confinement: leave --confine off out")]
+    NotConfined,
     /// two devices for one netdev
     #[error("netdev '{0}' has two devices")]
     TwoDevices(String),

@@ -55,7 +55,7 @@ fn start(escape: bool) -> (Guest, Input, PipeWriter, ExitRequest) {
     };
     (
         Guest(port),
-        Input::start(config, &Placement::default()).unwrap(),
+        Input::start(config, &Placement::default(), &Arc::default()).unwrap(),
         writer,
         exit,
     )

@@ -9,6 +9,8 @@ mod bare;
 #[cfg(test)]
 mod check;
 #[cfg(test)]
+mod confine;
+#[cfg(test)]
 mod console;
 #[cfg(test)]
 mod dying;

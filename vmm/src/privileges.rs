@@ -83,7 +83,7 @@ fn refused(what: &'static str) -> impl Fn(rustix::io::Errno) -> PrivilegeError {
 ///
 /// # Errors
 /// [`PrivilegeError`]; some privileges may be gone then.
-pub(super) fn drop_all(user: Option<User>) -> Result<(), PrivilegeError> {
+pub(crate) fn drop_all(user: Option<User>) -> Result<(), PrivilegeError> {
     clear_ambient_capability_set().map_err(refused("ambient"))?;
     // The only set whose change takes a capability. Without it no_new_privs is what keeps the
     // command from gaining any.
@@ -111,6 +111,12 @@ pub(super) fn drop_all(user: Option<User>) -> Result<(), PrivilegeError> {
     } else {
         Err(PrivilegeError::Left(left))
     }
+}
+
+/// Leaves all supplementary groups, if the calling thread may. Where it may not, only its own user's rights are
+/// left, and nobody else's are gained.
+pub(crate) fn drop_groups() -> bool {
+    set_thread_groups(&[]).is_ok()
 }
 
 fn empty_bounding_set() -> Result<(), PrivilegeError> {
