@@ -208,6 +208,7 @@ const TIMER: Call = call(SYS_timerfd_create, "a device starts: its threads' alar
 /// KVM_RUN and the like have no constants in libc: ioctl numbers of linux/kvm.h.
 const KVM_RUN: Value = (0xae80, "KVM_RUN");
 const KVM_GET_REGS: Value = (0x8090_ae81, "KVM_GET_REGS");
+const KVM_GET_VCPU_EVENTS: Value = (0x8040_ae9f, "KVM_GET_VCPU_EVENTS");
 const KVM_IOEVENTFD: Value = (0x4040_ae79, "KVM_IOEVENTFD");
 const KVM_SET_GSI_ROUTING: Value = (0x4008_ae6a, "KVM_SET_GSI_ROUTING");
 /// linux/seccomp.h, SECCOMP_SET_MODE_FILTER.
@@ -251,9 +252,15 @@ const VCPU: &[Call] = &[
         SYS_ioctl,
         Only::OneOf(
             1,
-            terminal!(KVM_RUN, KVM_GET_REGS, KVM_IOEVENTFD, KVM_SET_GSI_ROUTING),
+            terminal!(
+                KVM_RUN,
+                KVM_GET_REGS,
+                KVM_GET_VCPU_EVENTS,
+                KVM_IOEVENTFD,
+                KVM_SET_GSI_ROUTING
+            ),
         ),
-        "running the guest; BARs that move, interrupt messages; where it was when KVM gave up; the \
+        "running the guest; BARs that move, interrupt messages; what it was at when KVM gave up; the \
          terminal's modes, given back after a panic",
     ),
     READ,
@@ -351,4 +358,41 @@ pub(super) fn all(kind: ThreadKind) -> Vec<Call> {
         }
     }
     calls
+}
+
+#[cfg(test)]
+mod tests {
+    use kvm_bindings::{kvm_ioeventfd, kvm_irq_routing, kvm_regs, kvm_vcpu_events};
+
+    use super::*;
+
+    /// As `_IOC` of asm-generic/ioctl.h puts it together.
+    fn ioctl(direction: u64, number: u64, size: usize) -> u64 {
+        direction << 30 | (size as u64) << 16 | 0xae << 8 | number
+    }
+
+    #[test]
+    fn the_numbers_of_kvms_ioctls_are_right() {
+        const NONE: u64 = 0;
+        const WRITE: u64 = 1;
+        const READ: u64 = 2;
+        for (value, right) in [
+            (KVM_RUN, ioctl(NONE, 0x80, 0)),
+            (KVM_GET_REGS, ioctl(READ, 0x81, size_of::<kvm_regs>())),
+            (
+                KVM_GET_VCPU_EVENTS,
+                ioctl(READ, 0x9f, size_of::<kvm_vcpu_events>()),
+            ),
+            (
+                KVM_IOEVENTFD,
+                ioctl(WRITE, 0x79, size_of::<kvm_ioeventfd>()),
+            ),
+            (
+                KVM_SET_GSI_ROUTING,
+                ioctl(WRITE, 0x6a, size_of::<kvm_irq_routing>()),
+            ),
+        ] {
+            assert_eq!(value.0, right, "{}", value.1);
+        }
+    }
 }
