@@ -12,16 +12,20 @@
 //! assert!(guest.power_off().success());
 //! ```
 
+mod capture;
 mod cards;
 mod console;
 mod guest;
 mod setup;
+mod sums;
 mod watch;
 mod wire;
 pub mod wirecheck;
 
+pub use capture::Capture;
 pub use cards::Card;
 pub use guest::{Guest, Options, Output, by_pair};
 pub use setup::{Setup, TempDir};
+pub use sums::Sums;
 pub use watch::assert_frames_add_up;
 pub use wire::{Background, Wire};

@@ -148,6 +148,27 @@ impl Wire {
         must(&mut in_namespace(&self.peer, command))
     }
 
+    /// Runs a command (words, no quoting) in the far end's namespace that this kernel may be unable to do; whether it
+    /// succeeded. What it says is shown.
+    #[must_use]
+    pub fn far_status(&self, command: &str) -> bool {
+        let status = in_namespace(&self.peer, command).status();
+        status.is_ok_and(|it| it.success())
+    }
+
+    /// Runs a command (words, no quoting) in the far end's namespace that is to fail, and returns what it printed.
+    ///
+    /// # Panics
+    /// When it succeeds.
+    pub fn far_fails(&self, command: &str) -> String {
+        let mut command = in_namespace(&self.peer, command);
+        let output = command.stdin(Stdio::null()).output();
+        let output = output.unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        assert!(!output.status.success(), "{command:?} succeeded");
+        let texts = [output.stdout, output.stderr].concat();
+        String::from_utf8_lossy(&texts).into_owned()
+    }
+
     /// Starts a command (words, no quoting) in the far end's namespace.
     ///
     /// # Panics
@@ -281,6 +302,15 @@ impl Background {
         self
     }
 
+    /// Everything that it prints, for a reader of its own; [`finish`](Self::finish) returns nothing then.
+    ///
+    /// # Panics
+    /// When it was taken before.
+    #[must_use]
+    pub fn take_output(&mut self) -> impl Read + Send + use<> {
+        self.output.take().expect("output is taken once")
+    }
+
     /// Asks it to end, by SIGINT.
     ///
     /// # Panics
@@ -299,10 +329,12 @@ impl Background {
     /// When it fails, or lasts longer than `limit`.
     pub fn finish(mut self, limit: Duration) -> String {
         let deadline = Instant::now() + limit;
-        let mut output = self.output.take().expect("output is piped");
+        let output = self.output.take();
         let reader = thread::spawn(move || {
             let mut text = String::new();
-            let _ = output.read_to_string(&mut text);
+            if let Some(mut output) = output {
+                let _ = output.read_to_string(&mut text);
+            }
             text
         });
         loop {

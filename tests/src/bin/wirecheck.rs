@@ -47,6 +47,9 @@ enum Command {
         /// Length of the pause, in microseconds
         #[arg(long, default_value_t = 2000)]
         gap: u64,
+        /// Datagrams in one call, which the kernel or the card cuts: all of one size
+        #[arg(long, default_value_t = 1)]
+        together: u64,
         #[command(flatten)]
         sizes: Sizes,
     },
@@ -97,14 +100,16 @@ fn run(cli: &Cli) -> Result<String, CheckError> {
             count,
             burst,
             gap,
+            together,
             sizes,
-        } => udp::send(
-            to,
-            &sizes.plan(seed),
-            count,
-            burst,
-            Duration::from_micros(gap),
-        ),
+        } => {
+            let pace = udp::Pace {
+                burst,
+                gap: Duration::from_micros(gap),
+                together,
+            };
+            udp::send(to, &sizes.plan(seed), count, pace)
+        }
         Command::UdpReceive { at, sizes } => {
             let socket =
                 UdpSocket::bind(at).map_err(CheckError::io(format!("listening at {at}")))?;

@@ -4,6 +4,7 @@
 //! segment twice can have perfect counts.
 
 pub mod pattern;
+mod segmentation;
 pub mod tcp;
 pub mod udp;
 

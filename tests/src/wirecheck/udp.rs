@@ -10,7 +10,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::thread;
 use std::time::Duration;
 
-use super::{CheckError, pattern};
+use super::{CheckError, pattern, segmentation};
 
 /// The number of the datagram that tells the end.
 const END: u64 = u64::MAX;
@@ -18,6 +18,8 @@ const NUMBER: usize = 8;
 const LARGEST: usize = 65_507;
 /// Then the wire counts as dead.
 const SILENCE: Duration = Duration::from_secs(30);
+/// Times that nobody may be there, until it is believed that nobody was.
+const REFUSALS: u32 = 5;
 const END_EVERY: Duration = Duration::from_millis(100);
 /// Further datagrams that are late are waited for this long after the end.
 const SETTLE: Duration = Duration::from_millis(500);
@@ -65,6 +67,17 @@ impl Plan {
     }
 }
 
+/// How fast datagrams are sent, and how many at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// Datagrams between two pauses; 0: no pause.
+    pub burst: u64,
+    /// Length of the pause.
+    pub gap: Duration,
+    /// Datagrams in one call, which the kernel or the card cuts (UDP_SEGMENT); their sizes must be the same. At least 1.
+    pub together: u64,
+}
+
 /// What the receiver saw.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Report {
@@ -93,17 +106,11 @@ impl fmt::Display for Report {
     }
 }
 
-/// Sends `count` datagrams to `to`, with a pause of `gap` after each `burst`, and returns the receiver's report.
+/// Sends `count` datagrams to `to` and returns the receiver's report.
 ///
 /// # Errors
 /// [`CheckError::Io`] when sending fails or no report comes for 30 s.
-pub fn send(
-    to: SocketAddr,
-    plan: &Plan,
-    count: u64,
-    burst: u64,
-    gap: Duration,
-) -> Result<String, CheckError> {
+pub fn send(to: SocketAddr, plan: &Plan, count: u64, pace: Pace) -> Result<String, CheckError> {
     let any: SocketAddr = if to.is_ipv4() {
         ([0; 4], 0).into()
     } else {
@@ -113,36 +120,68 @@ pub fn send(
     socket
         .connect(to)
         .map_err(CheckError::io(format!("connecting to {to}")))?;
+    let together = pace.together.max(1);
+    cut_into(&socket, plan, together)?;
     let mut buffer = vec![0; LARGEST];
-    for number in 0..count {
-        let size = plan.write(number, &mut buffer);
+    let mut number = 0;
+    while number < count {
+        let first = number;
+        let mut size = 0;
+        for _ in 0..together.min(count - first) {
+            size += plan.write(number, &mut buffer[size..]);
+            number += 1;
+        }
         socket
             .send(&buffer[..size])
-            .map_err(CheckError::io(format!("sending datagram {number}")))?;
-        if burst != 0 && (number + 1).is_multiple_of(burst) {
-            thread::sleep(gap);
+            .map_err(CheckError::io(format!("sending datagram {first}")))?;
+        let bursts = |sent: u64| sent.checked_div(pace.burst);
+        if bursts(number) != bursts(first) {
+            thread::sleep(pace.gap);
         }
     }
     end(&socket, count)
+}
+
+/// Sets the socket up for several datagrams in one call. Those that tell the end are shorter than one of these.
+fn cut_into(socket: &UdpSocket, plan: &Plan, together: u64) -> Result<(), CheckError> {
+    if together == 1 {
+        return Ok(());
+    }
+    let size = plan.size(0);
+    let all = usize::try_from(together).unwrap_or(usize::MAX);
+    let fits = plan.smallest == plan.largest && size >= 2 * NUMBER;
+    match u16::try_from(size) {
+        Ok(size) if fits && all.saturating_mul(size.into()) <= LARGEST => {
+            segmentation::cut_into(socket, size).map_err(CheckError::io(format!(
+                "sending {together} datagrams at once"
+            )))
+        }
+        _ => Err(CheckError::Count(format!(
+            "{together} datagrams at once must be of one size, from 16 bytes, and {LARGEST} bytes at most together"
+        ))),
+    }
 }
 
 fn end(socket: &UdpSocket, count: u64) -> Result<String, CheckError> {
     let mut message = END.to_be_bytes().to_vec();
     message.extend(count.to_be_bytes());
     let mut answer = [0; 256];
+    let mut refusals = 0;
     socket
         .set_read_timeout(Some(END_EVERY))
         .map_err(CheckError::io("setting the time limit"))?;
     for _ in 0..SILENCE.as_millis() / END_EVERY.as_millis() {
-        socket
-            .send(&message)
-            .map_err(CheckError::io("sending the end"))?;
-        match socket.recv(&mut answer) {
+        let result = socket.send(&message);
+        match result.and_then(|_| socket.recv(&mut answer)) {
             Ok(length) => return Ok(String::from_utf8_lossy(&answer[..length]).into_owned()),
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            // That the receiver has gone is told before the report that it sent before.
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused && refusals < REFUSALS => {
+                refusals += 1;
+            }
             Err(source) => {
                 return Err(CheckError::Io {
-                    what: "waiting for the report".into(),
+                    what: "telling the end and waiting for the report".into(),
                     source,
                 });
             }
@@ -262,7 +301,12 @@ mod tests {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let to = socket.local_addr().unwrap();
         // As many as the socket's buffer holds, so that none is lost however late this thread runs.
-        let sender = thread::spawn(move || send(to, &PLAN, 60, 10, Duration::from_millis(1)));
+        let pace = Pace {
+            burst: 10,
+            gap: Duration::from_millis(1),
+            together: 1,
+        };
+        let sender = thread::spawn(move || send(to, &PLAN, 60, pace));
         let report = receive(&socket, &PLAN).unwrap();
         assert_eq!(
             report,
@@ -274,6 +318,42 @@ mod tests {
             }
         );
         assert_eq!(sender.join().unwrap().unwrap(), report.to_string());
+    }
+
+    #[test]
+    fn a_receiver_that_never_was_is_told() {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let to = socket.local_addr().unwrap();
+        drop(socket);
+        let pace = Pace {
+            burst: 0,
+            gap: Duration::ZERO,
+            together: 1,
+        };
+        let refused = send(to, &PLAN, 0, pace).unwrap_err();
+        assert!(refused.to_string().contains("refused"), "{refused}");
+    }
+
+    #[test]
+    fn several_at_once_are_each_right() {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let to = socket.local_addr().unwrap();
+        let plan = Plan {
+            seed: 6,
+            smallest: 500,
+            largest: 500,
+        };
+        let pace = Pace {
+            burst: 0,
+            gap: Duration::ZERO,
+            together: 9,
+        };
+        // The last call has fewer.
+        let sender = thread::spawn(move || send(to, &plan, 40, pace));
+        let report = receive(&socket, &plan).unwrap();
+        assert_eq!((report.sent, report.received), (40, 40));
+        assert_eq!(sender.join().unwrap().unwrap(), report.to_string());
+        assert!(send(to, &PLAN, 40, pace).is_err());
     }
 
     #[test]

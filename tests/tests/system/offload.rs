@@ -9,16 +9,21 @@ use ringwire_tests::{Background, Guest, Options, Setup, TempDir, Wire};
 
 const PORT: u16 = 5000;
 /// IPv6 addresses of the far end and of the guest.
-const PEER6: &str = "fd78::1";
-const GUEST6: &str = "fd78::2";
+pub(crate) const PEER6: &str = "fd78::1";
+pub(crate) const GUEST6: &str = "fd78::2";
 
 /// A guest on `wire` that has IPv6 too.
 fn boot(wire: &Wire, device: Option<&str>) -> Guest {
-    let mut options = Options::new().on(wire);
+    let mut options = Options::new();
     if let Some(device) = device {
         options = options.arg("--device").arg(device);
     }
-    let mut guest = Guest::boot(options);
+    boot_with(wire, options)
+}
+
+/// The same of a guest with these options.
+pub(crate) fn boot_with<'a>(wire: &'a Wire, options: Options<'a>) -> Guest {
+    let mut guest = Guest::boot(options.on(wire));
     // Addresses that are usable at once.
     wire.far(&format!(
         "ip -6 address add {PEER6}/64 dev {} nodad",
@@ -31,7 +36,7 @@ fn boot(wire: &Wire, device: Option<&str>) -> Guest {
     guest
 }
 
-fn wirecheck(arguments: &str) -> String {
+pub(crate) fn wirecheck(arguments: &str) -> String {
     format!("{} {arguments}", Setup::wirecheck().display())
 }
 
@@ -115,7 +120,7 @@ fn checksum_errors(report: &str) -> u64 {
     all.iter().sum()
 }
 
-fn assert_no_checksum_errors(wire: &Wire, guest: &mut Guest) {
+pub(crate) fn assert_no_checksum_errors(wire: &Wire, guest: &mut Guest) {
     let files = "cat /proc/net/snmp /proc/net/snmp6";
     for (end, report) in [("far end", wire.far(files)), ("guest", guest.ok(files))] {
         assert_eq!(checksum_errors(&report), 0, "at the {end}: {report}");
@@ -123,7 +128,7 @@ fn assert_no_checksum_errors(wire: &Wire, guest: &mut Guest) {
 }
 
 /// The counter `name` of the guest's card, from the log of a `ringwire` that has ended.
-fn counter(log: &str, name: &str) -> u64 {
+pub(crate) fn counter(log: &str, name: &str) -> u64 {
     let line = log.lines().rfind(|line| line.contains(": guest, on "));
     let word = line.and_then(|line| {
         line.split_whitespace()
