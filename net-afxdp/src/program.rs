@@ -8,7 +8,7 @@ use std::{
 
 use libbpf_rs::{MapCore, MapFlags, MapHandle, ObjectBuilder, PrintLevel, libbpf_sys};
 
-use crate::{bpf::XdpLink, interface::Interface};
+use crate::{bpf::XdpLink, interface::Interface, xskmap::advice};
 
 /// The object that build.rs made of bpf/xsk.bpf.c, aligned for an ELF header.
 static OBJECT: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/xsk.bpf.o")));
@@ -109,7 +109,10 @@ pub enum ProgramError {
     )]
     Refused(#[source] io::Error),
     /// The socket could not be put into the map.
-    #[error("cannot put the socket of queue {queue} into the XDP program's map: {source}")]
+    #[error(
+        "cannot put the socket of queue {queue} into the XDP program's map: {source}{}",
+        advice(source)
+    )]
     Map {
         /// The queue.
         queue: u32,
