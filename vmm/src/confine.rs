@@ -1,8 +1,8 @@
 //! Confinement: what a running VM can't do any more, whoever has got hold of one of its threads.
 //!
 //! A machine that is built has all that it needs: files, sockets, memory. Before its guest runs, the process
-//! gives up its privileges and the right to open anything ([`Confinement::begin`]), and each thread gets a filter
-//! of the system calls that it has use for ([`Confinement::enter`]). A call that is not among them ends the process, in
+//! gives up its privileges and the right to open anything (`Confinement::begin`), and each thread gets a filter
+//! of the system calls that it has use for (`Confinement::enter`). A call that is not among them ends the process, in
 //! words (`trap`). docs/confinement.md says it all; its tables are made from `allowed`.
 //!
 //! Only the thread that begins, and those that are started afterwards, are confined, for good.

@@ -2,7 +2,7 @@
 //!
 //! The order is fixed. What needs privileges comes first: the XDP program on each interface, the
 //! sockets in its map ([`Prepared`]), the limit of locked memory. Then all privileges go
-//! ([`privileges`](crate::privileges)), and only then the command is looked for and executed, in place: there is no
+//! ([`privileges`]), and only then the command is looked for and executed, in place: there is no
 //! process that stays and has to be trusted, and signals and the exit status are the command's.
 //! The command inherits the sockets and the link that keeps the program on the interface: when
 //! its process ends, however it does, the program is gone.
