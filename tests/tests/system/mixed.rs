@@ -263,9 +263,7 @@ fn assert_sums(sums: &Sums, has_vlan: bool) {
     assert!(sums.tagged > 100 || !has_vlan, "{sums:?}");
 }
 
-/// `tests/run-system-tests mixed_traffic_is_right_for_half --ignored --nocapture`
 #[test]
-#[ignore = "a guest in the lab has crashed under it, by a triple fault; on demand until it is known why"]
 fn mixed_traffic_is_right_for_half_a_minute() {
     mixed(Duration::from_secs(30));
 }
