@@ -149,13 +149,11 @@ impl Port {
         self.watch.status()
     }
 
-    /// How fast the interface's link is now, as [`Interface::link_speed`] tells it. Asks through a netlink socket that was
-    /// opened with the port: a confined process may not be able to open one.
+    /// The speed of the interface's link, by the port's netlink socket; if it is gone, none. See [`Interface::link_speed`].
     #[must_use]
     pub fn link_speed(&mut self) -> LinkSpeed {
-        let speed = self.watch.name();
-        let speed = speed.and_then(|name| ethtool::link_speed(&name));
-        // An interface that is gone has no speed either.
+        let name = self.watch.name();
+        let speed = name.and_then(|name| ethtool::link_speed(&name));
         speed.unwrap_or_default()
     }
 

@@ -49,7 +49,8 @@ pub(super) fn port_io(vcpu: &mut VcpuFd) -> Option<PortIo<'_>> {
 ///
 /// Since Linux 6.15 KVM on AMD asks whether EXITINTINFO has a type, not whether it is valid
 /// (`svm_check_emulate_instruction`). CPUs clear the field; an emulated one (QEMU's TCG) leaves the type of
-/// the last exception that the guest had, so there a kick after a page fault ends up here.
+/// the last exception that the guest had, so there a kick after a page fault ends up here. A guest that comes
+/// here again and again spends its own vCPU's time, as with any other exit.
 pub(super) fn no_event_was_lost(vcpu: &mut VcpuFd) -> bool {
     let run = vcpu.get_kvm_run();
     if run.exit_reason != KVM_EXIT_INTERNAL_ERROR {
