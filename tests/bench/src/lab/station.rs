@@ -1,8 +1,9 @@
 //! A booted guest with its wire, its far end and a server there.
 
 use std::{
+    fs,
     panic::{self, AssertUnwindSafe},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::Command,
     thread,
     time::{Duration, Instant},
@@ -21,9 +22,25 @@ const PATIENCE: Duration = Duration::from_secs(40);
 /// has by default.
 const QEMU_MACHINE: &str = "microvm,x-option-roms=off,isa-serial=on,rtc=on,acpi=on,pcie=on";
 
+/// QEMU's card without checksums and segmentation, either way: what the guest's kernel does itself then.
+const QEMU_PLAIN: &str = ",csum=off,gso=off,host_tso4=off,host_tso6=off,host_ecn=off,host_ufo=off,\
+    guest_csum=off,guest_tso4=off,guest_tso6=off,guest_ecn=off,guest_ufo=off";
+/// Ringwire's.
+const PLAIN: &str = ",csum=off,tso=off,uso=off,gro=off";
+
 /// Who runs the guest, and how it gets to the far end.
 #[derive(Debug, Clone)]
-pub(super) enum Setup {
+pub(super) struct Setup {
+    /// As in the tables.
+    name: &'static str,
+    path: Path,
+    /// What the card is told besides.
+    card: &'static str,
+}
+
+/// How frames get to the far end.
+#[derive(Debug, Clone)]
+enum Path {
     /// `ringwire`, AF_XDP on one end of a veth pair.
     Ringwire,
     /// QEMU; the far end is a tap device.
@@ -40,40 +57,45 @@ pub(super) enum Setup {
 impl Setup {
     /// Ours, then those it is compared with.
     pub(super) fn all(args: &LabArgs) -> Vec<Self> {
-        let tap = |vhost| Self::Tap {
+        let one = |name, path, card| Self { name, path, card };
+        let tap = |vhost| Path::Tap {
             qemu: args.qemu.clone(),
             vhost,
         };
-        let mut all = vec![Self::Ringwire, tap(false)];
-        if Path::new("/dev/vhost-net").exists() {
-            all.push(tap(true));
+        let mut all = vec![
+            one("Ringwire", Path::Ringwire, ""),
+            one("Ringwire, offloads off", Path::Ringwire, PLAIN),
+            one("QEMU tap", tap(false), ""),
+        ];
+        if fs::exists("/dev/vhost-net").unwrap_or(false) {
+            all.push(one("QEMU tap vhost", tap(true), ""));
+            all.push(one("QEMU tap vhost, offloads off", tap(true), QEMU_PLAIN));
         }
-        all.extend(args.qemu_af_xdp.clone().map(Self::Afxdp));
+        let afxdp = args.qemu_af_xdp.clone();
+        all.extend(afxdp.map(|qemu| one("QEMU af-xdp", Path::Afxdp(qemu), "")));
         all
     }
 
     /// As in the tables.
     pub(super) fn name(&self) -> &'static str {
-        match self {
-            Self::Ringwire => "Ringwire",
-            Self::Tap { vhost: false, .. } => "QEMU tap",
-            Self::Tap { vhost: true, .. } => "QEMU tap vhost",
-            Self::Afxdp(_) => "QEMU af-xdp",
-        }
+        self.name
     }
 
     fn start(&self, wire: &Wire) -> Guest {
         let far = Wire::PEER_IFNAME;
-        match self {
-            Self::Ringwire => Guest::start(&Options::new().on(wire)),
-            Self::Afxdp(qemu) => {
+        match &self.path {
+            Path::Ringwire => {
+                let card = format!("virtio-net-pci,netdev=net0{}", self.card);
+                Guest::start(&Options::new().on(wire).arg("--device").arg(card))
+            }
+            Path::Afxdp(qemu) => {
                 // The far end's kernel leaves checksums undone on veth. Ringwire tells its guest; this back end can't.
                 wire.far(&format!("ethtool -K {far} tx off"));
                 let netdev = format!("af-xdp,id=net0,ifname={}", Wire::IFNAME);
                 let command = wire.vmm_command(qemu);
-                Guest::of(arguments(command, &netdev))
+                Guest::of(arguments(command, &netdev, self.card))
             }
-            Self::Tap { qemu, vhost } => {
+            Path::Tap { qemu, vhost } => {
                 // In place of the veth pair.
                 wire.far(&format!("ip link delete {far}"));
                 wire.far(&format!("ip tuntap add dev {far} mode tap vnet_hdr"));
@@ -83,14 +105,14 @@ impl Setup {
                 let netdev =
                     format!("tap,id=net0,ifname={far},script=no,downscript=no,vhost={vhost}");
                 let command = wire.peer_command(qemu);
-                Guest::of(arguments(command, &netdev))
+                Guest::of(arguments(command, &netdev, self.card))
             }
         }
     }
 }
 
 /// The guest that [`Options::new`] describes, under QEMU.
-fn arguments(mut command: Command, netdev: &str) -> Command {
+fn arguments(mut command: Command, netdev: &str, card: &str) -> Command {
     let words = format!(
         "console=ttyS0 panic=-1 quiet ringwire.driven ringwire.ip={}/24",
         Wire::GUEST
@@ -100,13 +122,8 @@ fn arguments(mut command: Command, netdev: &str) -> Command {
         .args(["-smp", "2", "-m", "256", "-nodefaults", "-no-user-config"])
         .args(["-display", "none", "-no-reboot", "-serial", "stdio"])
         .args(["-L", "/usr/share/qemu", "-L", "/usr/share/seabios"])
-        .args(["-global", "virtio-mmio.force-legacy=false"])
-        .args([
-            "-netdev",
-            netdev,
-            "-device",
-            "virtio-net-device,netdev=net0",
-        ])
+        .args(["-netdev", netdev, "-device"])
+        .arg(format!("virtio-net-pci,netdev=net0,romfile={card}"))
         .arg("-kernel")
         .arg(Built::vmlinux())
         .arg("-initrd")
