@@ -1,5 +1,9 @@
 //! The Internet checksum (RFC 1071): the ones' complement of the ones' complement sum of 16-bit words.
 
+mod wide;
+
+use wide::{BLOCK, sum_blocks};
+
 /// A sum in the making, over pieces that follow each other.
 ///
 /// Words are added as this machine has them in memory, and swapped at the end if need be: the sum does not
@@ -11,9 +15,6 @@ pub struct Checksum {
     /// An odd number of bytes so far: the next byte is the second one of its word.
     odd: bool,
 }
-
-/// Bytes that are added in one step of the loop that the compiler turns into vector instructions.
-const BLOCK: usize = 64;
 
 impl Checksum {
     /// A sum of nothing.
@@ -44,7 +45,7 @@ impl Checksum {
 
     /// Adds what `other` has summed up, as if its bytes began at an even place.
     pub fn add_sum(&mut self, other: Self) {
-        self.sum += u64::from(other.folded());
+        self.sum += other.sum;
     }
 
     /// The sum as a number of the machine, carries added, not yet inverted: what a driver leaves in the
@@ -72,7 +73,6 @@ impl Checksum {
 
     fn folded(self) -> u16 {
         let mut sum = (self.sum >> 32) + (self.sum & 0xffff_ffff);
-        sum = (sum >> 32) + (sum & 0xffff_ffff);
         sum = (sum >> 16) + (sum & 0xffff);
         sum = (sum >> 16) + (sum & 0xffff);
         sum = (sum >> 16) + (sum & 0xffff);
@@ -103,17 +103,6 @@ fn sum_words(bytes: &[u8]) -> u64 {
         sum += u64::from(u16::from_ne_bytes([last, 0]));
     }
     sum
-}
-
-fn sum_blocks(blocks: &[[u8; BLOCK]]) -> u64 {
-    let mut lanes = [0u64; BLOCK / 4];
-    for block in blocks {
-        let (words, _) = block.as_chunks::<4>();
-        for (lane, word) in lanes.iter_mut().zip(words) {
-            *lane += u64::from(u32::from_ne_bytes(*word));
-        }
-    }
-    lanes.iter().sum()
 }
 
 #[cfg(test)]
