@@ -102,7 +102,10 @@ impl Coalescer {
         frame_len: usize,
         allowed: Allowed,
     ) -> Option<Self> {
-        let payload = payload(start, packet, frame_len).filter(|_| allowed.allows(packet))?;
+        if !allowed.allows(packet) {
+            return None;
+        }
+        let payload = payload(start, packet, frame_len)?;
         let flags = flags(start, packet);
         let is_last = flags & (tcp::FIN | tcp::PSH) != 0;
         let is_congested = flags & tcp::CWR != 0 && !allowed.ecn;

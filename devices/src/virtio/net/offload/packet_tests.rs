@@ -45,6 +45,36 @@ pub(in super::super) fn specs() -> Vec<FrameSpec> {
     specs
 }
 
+/// The short way for plain packets finds what the long one finds, or leaves it to that; whatever byte is changed, and wherever the frame ends.
+#[test]
+fn plain_packets_are_what_a_search_finds() {
+    let mut plain_ones = 0;
+    for spec in specs() {
+        let frame = spec.build();
+        for len in 0..frame.len() {
+            let cut = &frame[..len];
+            assert_eq!(
+                Packet::parse(cut),
+                Packet::search(cut),
+                "{spec:?}, {len} bytes"
+            );
+        }
+        for at in 0..spec.payload_start() {
+            let mut changed = frame.clone();
+            for value in 0..=u8::MAX {
+                changed[at] = value;
+                assert_eq!(
+                    Packet::parse(&changed),
+                    Packet::search(&changed),
+                    "{spec:?}, {value:#x} at {at}"
+                );
+                plain_ones += usize::from(plain(&changed).is_some());
+            }
+        }
+    }
+    assert!(plain_ones > 0, "there are plain packets among them");
+}
+
 /// 20: VLAN stacks, IPv4 options and IPv6 extension headers are passed over.
 #[test]
 fn headers_are_found_behind_everything() {
