@@ -1,10 +1,10 @@
 //! What is measured of Ringwire alone, with the bare guest: offloads that are negotiated or not, more frames than the guest
-//! takes, kicks and system calls.
+//! takes, two queue pairs, kicks and system calls.
 
 use crate::{
     case::{Case, Work},
     cli::GuestArgs,
-    contestant::{Bare, Contestant, Offered, Vmm},
+    contestant::{Bare, Contestant, More, Offered, Vmm},
     error::BenchError,
     exits,
     rounds::{self, Outcome, Plan, Unit},
@@ -16,9 +16,10 @@ use crate::{
 const SIZE: usize = 64;
 
 /// What `--only` can name.
-pub(crate) const NAMES: [&str; 3] = [
+pub(crate) const NAMES: [&str; 4] = [
     Further::Offloads.name(),
     Further::Overload.name(),
+    Further::Pairs.name(),
     Further::Exits.name(),
 ];
 
@@ -36,17 +37,20 @@ pub(crate) enum Further {
     Offloads,
     /// Frames that a slow guest receives of as many as it can take, and of four times as many.
     Overload,
+    /// Two queue pairs, each with an I/O thread, and one.
+    Pairs,
     /// Kicks, interrupts and system calls.
     Exits,
 }
 
 impl Further {
-    const ALL: [Self; 3] = [Self::Offloads, Self::Overload, Self::Exits];
+    const ALL: [Self; 4] = [Self::Offloads, Self::Overload, Self::Pairs, Self::Exits];
 
     const fn name(self) -> &'static str {
         match self {
             Self::Offloads => "offloads",
             Self::Overload => "overload",
+            Self::Pairs => "pairs",
             Self::Exits => "exits",
         }
     }
@@ -73,6 +77,7 @@ impl Further {
         match self {
             Self::Offloads => &[Work::TxPush, Work::RxDrop],
             Self::Overload => &[Work::RxDrop],
+            Self::Pairs => &[Work::TxPush],
             Self::Exits => &Work::ALL,
         }
     }
@@ -90,6 +95,13 @@ impl Further {
                 Ok(outcomes.collect())
             }
             Self::Overload => cases.map(|case| overload(args, case, plan)).collect(),
+            Self::Pairs => {
+                let suite = pairs(args)?;
+                let named = cases.map(|case| (case, format!("{case}, queue pairs")));
+                Ok(named
+                    .map(|(case, name)| suite.measure(case, name, plan))
+                    .collect())
+            }
             Self::Exits => {
                 let bare = ringwire(args);
                 let cpus = Suite::new(&args.suite, Vec::new())?.cpus;
@@ -110,7 +122,10 @@ fn offloads(args: &GuestArgs) -> Result<Suite<'_>, BenchError> {
     let bare = |name, card| -> Box<dyn Contestant> {
         Box::new(Bare {
             name,
-            card,
+            more: More {
+                card,
+                ..More::default()
+            },
             words: "offloads=1".into(),
             ..ringwire(args)
         })
@@ -124,6 +139,26 @@ fn offloads(args: &GuestArgs) -> Result<Suite<'_>, BenchError> {
         pattern: Pattern::Checked,
         rate: 0,
     }))
+}
+
+/// One vCPU serves all of them.
+fn pairs(args: &GuestArgs) -> Result<Suite<'_>, BenchError> {
+    let bare = |name, netdev, words: &str| -> Box<dyn Contestant> {
+        Box::new(Bare {
+            name,
+            more: More {
+                netdev,
+                ..More::default()
+            },
+            words: words.into(),
+            ..ringwire(args)
+        })
+    };
+    let contestants = vec![
+        bare("two pairs", ",queues=2", "pairs=2"),
+        bare("one pair", "", ""),
+    ];
+    Ok(Suite::new(&args.suite, contestants)?.queues(2))
 }
 
 /// `first / this` is what the guest gets under overload of what it gets at its peak.

@@ -102,6 +102,8 @@ pub(crate) struct Suite<'a> {
     pub(crate) cpus: Cpus,
     contestants: Vec<Box<dyn Contestant>>,
     offered: Offered,
+    /// Of the wire, at both ends.
+    queues: u32,
 }
 
 impl<'a> Suite<'a> {
@@ -118,12 +120,18 @@ impl<'a> Suite<'a> {
             cpus: Cpus::choose()?,
             contestants: wanted.collect(),
             offered: Offered::ALL,
+            queues: 1,
         })
     }
 
     /// The same with other frames from the far end.
     pub(crate) fn offered(self, offered: Offered) -> Self {
         Self { offered, ..self }
+    }
+
+    /// The same on a wire with so many queues.
+    pub(crate) fn queues(self, queues: u32) -> Self {
+        Self { queues, ..self }
     }
 
     /// All work at all sizes, as far as it is wanted.
@@ -153,7 +161,7 @@ impl<'a> Suite<'a> {
         let contestant =
             contestant.ok_or_else(|| BenchError::Nothing("no such contestant".into()))?;
         // A new wire each time: what a program leaves behind on it is gone.
-        let wire = Wire::new();
+        let wire = Wire::with_queues(self.queues);
         let bench = Bench {
             wire: &wire,
             cpus: self.cpus,

@@ -74,12 +74,13 @@ impl Vmm {
     /// Boots `kernel` with one AF_XDP card on the near end, its serial port on stdin and stdout, guest RAM in shared
     /// memory.
     pub(crate) fn arguments(&self, command: &mut Command, kernel: &Path, words: &str) {
-        self.arguments_with("", command, kernel, words);
+        self.arguments_with(More::default(), command, kernel, words);
     }
 
-    /// The same with more `,key=value` for the card.
-    fn arguments_with(&self, card: &str, command: &mut Command, kernel: &Path, words: &str) {
-        let netdev = format!("af-xdp,id=net0,ifname={}", Wire::IFNAME);
+    /// The same with more for the card.
+    fn arguments_with(&self, more: More, command: &mut Command, kernel: &Path, words: &str) {
+        let More { netdev, card } = more;
+        let netdev = format!("af-xdp,id=net0,ifname={}{netdev}", Wire::IFNAME);
         match self {
             Self::Ringwire(_) => command
                 .args(["run", "--cpus", "1", "--memory"])
@@ -123,7 +124,16 @@ pub(crate) struct Bare {
     pub(crate) name: &'static str,
     /// More words on its command line.
     pub(crate) words: String,
-    /// More `,key=value` for its card.
+    /// More for its card.
+    pub(crate) more: More,
+}
+
+/// More `,key=value` for a card.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct More {
+    /// For `--netdev`.
+    pub(crate) netdev: &'static str,
+    /// For `--device`.
     pub(crate) card: &'static str,
 }
 
@@ -135,7 +145,7 @@ impl Bare {
             vmm,
             guest,
             words: String::new(),
-            card: "",
+            more: More::default(),
         }
     }
 }
@@ -165,7 +175,7 @@ impl Contestant for Bare {
         );
         let mut command = wire.vmm_command(self.vmm.program());
         self.vmm
-            .arguments_with(self.card, &mut command, &self.guest, &words);
+            .arguments_with(self.more, &mut command, &self.guest, &words);
         command
     }
 

@@ -15,7 +15,7 @@ use std::{
 use ringwire_tests::Wire;
 use rustix::process::{Pid, Signal, kill_process};
 
-pub(crate) use bare::{Bare, Vmm, reported};
+pub(crate) use bare::{Bare, More, Vmm, reported};
 pub(crate) use own::{Offered, Own};
 pub(crate) use testpmd::Testpmd;
 

@@ -135,11 +135,11 @@ fn arguments(mut command: Command, netdev: &str, card: &str) -> Command {
 /// All of it. The guest goes first when dropped.
 pub(super) struct Station {
     name: &'static str,
-    guest: Guest,
+    /// `None` since a command was not answered: what comes on the console would be taken for the answer to the next
+    /// one, and a guest that hangs takes CPU time from the others.
+    guest: Option<Guest>,
     _server: Background,
     wire: Wire,
-    /// A command was not answered: what comes on the console would be taken for the answer to the next one.
-    lost: bool,
 }
 
 impl Station {
@@ -160,10 +160,9 @@ impl Station {
                 .after_line("listening");
             Self {
                 name,
-                guest,
+                guest: Some(guest),
                 _server: server,
                 wire,
-                lost: false,
             }
         })
     }
@@ -181,26 +180,23 @@ impl Station {
         time: Duration,
     ) -> Result<Sample, BenchError> {
         let name = self.name;
-        if self.lost {
-            return Err(BenchError::Contestant {
-                who: name.into(),
-                case: case.into(),
-                what: "the guest has not answered an earlier command".into(),
-            });
-        }
-        // Unless it returns.
-        self.lost = true;
-        let id = self.guest.id();
+        // Put back if it answers; ended otherwise.
+        let mut guest = self.guest.take().ok_or_else(|| BenchError::Contestant {
+            who: name.into(),
+            case: case.into(),
+            what: "the guest has not answered an earlier command".into(),
+        })?;
+        let id = guest.id();
         let (before, start) = (cpu::used(id), Instant::now());
         let value = guarded(name, case, || match traffic {
             Traffic::Latency(percent) => self.latency(time, percent),
             Traffic::Tcp { streams, reverse } => {
                 let reverse = if reverse { "--reverse" } else { "" };
-                self.iperf(&format!("--parallel {streams} {reverse}"), time)
+                iperf(&mut guest, &format!("--parallel {streams} {reverse}"), time)
             }
-            Traffic::Udp => self.iperf("--udp --bitrate 0 --length 1448", time),
+            Traffic::Udp => iperf(&mut guest, "--udp --bitrate 0 --length 1448", time),
         })?;
-        self.lost = false;
+        self.guest = Some(guest);
         let used = cpu::used(id).saturating_sub(before);
         let value = value.map_err(|what| BenchError::Contestant {
             who: name.into(),
@@ -225,22 +221,22 @@ impl Station {
         let answer = joined.map_err(|_| "the far end can't be entered")?;
         answer.map_err(|error| format!("request and response: {error}"))
     }
+}
 
-    /// The client is in the guest. Its console is a serial line: it gets one line of what is needed, not hundreds.
-    fn iperf(&mut self, options: &str, time: Duration) -> Result<f64, String> {
-        let seconds = time.as_secs();
-        self.guest.send(&format!(
-            "iperf3 -c {} -t {seconds} -J {options} >/tmp/result; s=$?; \
-             sed -n '/^\\t\"end\"/,$p' /tmp/result | tr -d '\\n\\t '; echo; [ $s = 0 ] || grep error /tmp/result",
-            Wire::PEER
-        ));
-        let output = self.guest.answer(time + PATIENCE);
-        let text = output.text;
-        arrived(&text).ok_or_else(|| {
-            let from = text.char_indices().rev().nth(300).map_or(0, |it| it.0);
-            format!("iperf3 {options}: {}", text.get(from..).unwrap_or_default())
-        })
-    }
+/// The client is in the guest. Its console is a serial line: it gets one line of what is needed, not hundreds.
+fn iperf(guest: &mut Guest, options: &str, time: Duration) -> Result<f64, String> {
+    let seconds = time.as_secs();
+    guest.send(&format!(
+        "iperf3 -c {} -t {seconds} -J {options} >/tmp/result; s=$?; \
+         sed -n '/^\\t\"end\"/,$p' /tmp/result | tr -d '\\n\\t '; echo; [ $s = 0 ] || grep error /tmp/result",
+        Wire::PEER
+    ));
+    let output = guest.answer(time + PATIENCE);
+    let text = output.text;
+    arrived(&text).ok_or_else(|| {
+        let from = text.char_indices().rev().nth(300).map_or(0, |it| it.0);
+        format!("iperf3 {options}: {}", text.get(from..).unwrap_or_default())
+    })
 }
 
 /// Mbit/s that arrived, from the last part of iperf3's JSON, `"end":{...}}`.
