@@ -3,7 +3,7 @@
 use std::{
     fs,
     panic::{self, AssertUnwindSafe},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
     thread,
     time::{Duration, Instant},
@@ -33,14 +33,14 @@ const PLAIN: &str = ",csum=off,tso=off,uso=off,gro=off";
 pub(super) struct Setup {
     /// As in the tables.
     name: &'static str,
-    path: Path,
+    way: Way,
     /// What the card is told besides.
     card: &'static str,
 }
 
 /// How frames get to the far end.
 #[derive(Debug, Clone)]
-enum Path {
+enum Way {
     /// `ringwire`, AF_XDP on one end of a veth pair.
     Ringwire,
     /// QEMU; the far end is a tap device.
@@ -57,14 +57,14 @@ enum Path {
 impl Setup {
     /// Ours, then those it is compared with.
     pub(super) fn all(args: &LabArgs) -> Vec<Self> {
-        let one = |name, path, card| Self { name, path, card };
-        let tap = |vhost| Path::Tap {
+        let one = |name, way, card| Self { name, way, card };
+        let tap = |vhost| Way::Tap {
             qemu: args.qemu.clone(),
             vhost,
         };
         let mut all = vec![
-            one("Ringwire", Path::Ringwire, ""),
-            one("Ringwire, offloads off", Path::Ringwire, PLAIN),
+            one("Ringwire", Way::Ringwire, ""),
+            one("Ringwire, offloads off", Way::Ringwire, PLAIN),
             one("QEMU tap", tap(false), ""),
         ];
         if fs::exists("/dev/vhost-net").unwrap_or(false) {
@@ -72,7 +72,7 @@ impl Setup {
             all.push(one("QEMU tap vhost, offloads off", tap(true), QEMU_PLAIN));
         }
         let afxdp = args.qemu_af_xdp.clone();
-        all.extend(afxdp.map(|qemu| one("QEMU af-xdp", Path::Afxdp(qemu), "")));
+        all.extend(afxdp.map(|qemu| one("QEMU af-xdp", Way::Afxdp(qemu), "")));
         all
     }
 
@@ -83,19 +83,19 @@ impl Setup {
 
     fn start(&self, wire: &Wire) -> Guest {
         let far = Wire::PEER_IFNAME;
-        match &self.path {
-            Path::Ringwire => {
+        match &self.way {
+            Way::Ringwire => {
                 let card = format!("virtio-net-pci,netdev=net0{}", self.card);
                 Guest::start(&Options::new().on(wire).arg("--device").arg(card))
             }
-            Path::Afxdp(qemu) => {
+            Way::Afxdp(qemu) => {
                 // The far end's kernel leaves checksums undone on veth. Ringwire tells its guest; this back end can't.
                 wire.far(&format!("ethtool -K {far} tx off"));
                 let netdev = format!("af-xdp,id=net0,ifname={}", Wire::IFNAME);
                 let command = wire.vmm_command(qemu);
                 Guest::of(arguments(command, &netdev, self.card))
             }
-            Path::Tap { qemu, vhost } => {
+            Way::Tap { qemu, vhost } => {
                 // In place of the veth pair.
                 wire.far(&format!("ip link delete {far}"));
                 wire.far(&format!("ip tuntap add dev {far} mode tap vnet_hdr"));
@@ -148,6 +148,7 @@ impl Station {
         let name = setup.name();
         guarded(name, "boot", || {
             let wire = Wire::new();
+            receive_as_a_card(&wire);
             let mut guest = setup.start(&wire);
             guest.wait_for("ringwire-guest: ready");
             guest.ok(&format!(
@@ -221,6 +222,23 @@ impl Station {
         let answer = joined.map_err(|_| "the far end can't be entered")?;
         answer.map_err(|error| format!("request and response: {error}"))
     }
+}
+
+/// The far end of the veth pair coalesces segments, in a thread of its own, as the card and the kernel of another machine
+/// do. By itself veth does neither: each frame is received when it is sent, in whoever sends it. A tap device in its
+/// place has nothing of that.
+fn receive_as_a_card(wire: &Wire) {
+    let far = Wire::PEER_IFNAME;
+    wire.far(&format!("ethtool -K {far} gro on"));
+    // Otherwise it takes its peer for one that sends large frames anyway.
+    wire.near(&format!("ethtool -K {} tso off", Wire::IFNAME));
+    let threaded = format!("echo 1 >/sys/class/net/{far}/threaded");
+    let mut shell = wire.peer_command(Path::new("sh"));
+    let status = shell.args(["-c", &threaded]).status();
+    assert!(
+        status.is_ok_and(|it| it.success()),
+        "{far} can't receive in a thread of its own"
+    );
 }
 
 /// The client is in the guest. Its console is a serial line: it gets one line of what is needed, not hundreds.
