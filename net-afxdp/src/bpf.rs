@@ -119,6 +119,18 @@ pub(crate) fn map_info(map: BorrowedFd<'_>) -> io::Result<MapInfo> {
 /// # Errors
 /// The system's.
 pub(crate) fn insert_new(map: BorrowedFd<'_>, slot: u32, socket: BorrowedFd<'_>) -> io::Result<()> {
+    update(map, slot, socket, libbpf_sys::BPF_NOEXIST)
+}
+
+/// Puts a socket into a slot of a map of sockets, whatever is in it.
+///
+/// # Errors
+/// The system's.
+pub(crate) fn insert(map: BorrowedFd<'_>, slot: u32, socket: BorrowedFd<'_>) -> io::Result<()> {
+    update(map, slot, socket, libbpf_sys::BPF_ANY)
+}
+
+fn update(map: BorrowedFd<'_>, slot: u32, socket: BorrowedFd<'_>, flags: u32) -> io::Result<()> {
     let value = socket.as_raw_fd();
     // SAFETY: keys and values of an XSKMAP have four bytes each; they outlive the call.
     check(unsafe {
@@ -126,7 +138,7 @@ pub(crate) fn insert_new(map: BorrowedFd<'_>, slot: u32, socket: BorrowedFd<'_>)
             map.as_raw_fd(),
             (&raw const slot).cast(),
             (&raw const value).cast(),
-            u64::from(libbpf_sys::BPF_NOEXIST),
+            u64::from(flags),
         )
     })
 }

@@ -22,6 +22,8 @@ const MAX_MODE_WORDS: usize = 3 * 127;
 const GFLAGS: u32 = 0x25;
 /// `ETH_FLAG_LRO`.
 const FLAG_LRO: u32 = 1 << 15;
+/// `ETH_FLAG_TXVLAN`.
+const FLAG_TXVLAN: u32 = 1 << 7;
 /// `ETH_FLAG_RXVLAN`.
 const FLAG_RXVLAN: u32 = 1 << 8;
 
@@ -35,7 +37,11 @@ const OFFLOADS: [(&str, u32); 5] = [
 ];
 
 /// Offloads that are flags of one command.
-const FLAGS: [(&str, u32); 2] = [("lro", FLAG_LRO), ("rxvlan", FLAG_RXVLAN)];
+const FLAGS: [(&str, u32); 3] = [
+    ("lro", FLAG_LRO),
+    ("rxvlan", FLAG_RXVLAN),
+    ("txvlan", FLAG_TXVLAN),
+];
 
 /// Work that a card or the kernel's stack does on frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -164,6 +164,12 @@ impl Interface {
         self.info.xdp.as_ref()
     }
 
+    /// The other end, if this is a veth and that is in this network namespace, too.
+    pub(crate) fn peer(&self) -> Option<Self> {
+        let index = self.info.link.filter(|_| !self.info.link_elsewhere)?;
+        Self::by_index(index).ok()
+    }
+
     /// Says so if nothing passes because the interface is switched off.
     pub(crate) fn warn_if_down(&self) {
         if !self.admin_up() {

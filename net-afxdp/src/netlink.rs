@@ -39,6 +39,10 @@ pub(crate) struct LinkInfo {
     pub(crate) rx_queues: u32,
     pub(crate) tx_queues: u32,
     pub(crate) xdp: Option<ForeignProgram>,
+    /// Index of the interface that it is on or, of a veth, at the other end of; in this network namespace, unless
+    /// `link_elsewhere`.
+    pub(crate) link: Option<u32>,
+    pub(crate) link_elsewhere: bool,
 }
 
 /// A message, as far as it matters.
@@ -178,6 +182,8 @@ fn link_info(payload: &[u8]) -> Option<LinkInfo> {
             libc::IFLA_ADDRESS => info.mac = value.try_into().ok(),
             libc::IFLA_NUM_TX_QUEUES => info.tx_queues = number(value)?,
             libc::IFLA_NUM_RX_QUEUES => info.rx_queues = number(value)?,
+            libc::IFLA_LINK => info.link = number(value),
+            libc::IFLA_LINK_NETNSID => info.link_elsewhere = true,
             libc::IFLA_XDP => info.xdp = xdp_program(value),
             _ => {}
         }
@@ -262,6 +268,7 @@ mod tests {
                 (9999, b"of a later kernel"),
                 (libc::IFLA_MTU, &1500u32.to_ne_bytes()),
                 (libc::IFLA_ADDRESS, &[2, 0, 0, 0, 0, 7]),
+                (libc::IFLA_LINK, &8u32.to_ne_bytes()),
                 (libc::IFLA_XDP, &xdp),
             ],
         );
@@ -275,6 +282,7 @@ mod tests {
         );
         assert_eq!(info.mac, Some([2, 0, 0, 0, 0, 7]));
         assert!(info.admin_up && info.running);
+        assert_eq!((info.link, info.link_elsewhere), (Some(8), false));
         let program = info.xdp.clone().unwrap();
         assert_eq!((program.id, program.mode), (99, "native"));
     }

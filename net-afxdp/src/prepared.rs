@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
 };
 
 use rustix::io::FdFlags;
@@ -12,16 +12,18 @@ use crate::{
     error::{OpenError, QueueError},
     interface::Interface,
     multi_buffer, port,
-    program::AttachMode,
+    program::{AttachMode, AttachedProgram, ProgramError},
     promiscuous::Promiscuous,
     rss, socket,
+    source::Source,
     status::{ProgramStatus, ProgramWatch},
     steering::{self, Steering},
     sys,
 };
 
 /// Our XDP program on an interface, and a socket for each queue, in its map but not set up: another
-/// process can do the rest without any capability ([`Source::Sockets`](crate::Source::Sockets)). It
+/// process can do the rest without any capability ([`Source::Sockets`](crate::Source::Sockets)). Where the kernel
+/// takes only sockets that are set up into the map, it gets that as well ([`Prepared::map`]). It
 /// needs to be allowed to lock the memory ([`PortConfig::locked_memory`]).
 ///
 /// The program is there, and the interface promiscuous, until this is dropped, so keep it while the other process runs.
@@ -33,6 +35,8 @@ pub struct Prepared {
     steering: Steering,
     interface: Interface,
     sockets: Vec<OwnedFd>,
+    /// The program's map, if the sockets are not in it yet.
+    map: Option<OwnedFd>,
     watch: ProgramWatch,
     promiscuous: Option<Promiscuous>,
 }
@@ -53,25 +57,24 @@ impl Prepared {
     fn open_on(config: &PortConfig, interface: Interface) -> Result<Self, OpenError> {
         let multi_buffer = multi_buffer::wanted(&interface, config);
         let program = steering::attach(config, &interface, multi_buffer)?;
-        let mut steering = Steering::Own(program);
         let mut sockets = Vec::new();
-        for (number, queue) in (0..).zip(config.start_queue..config.start_queue + config.queues) {
-            let socket = prepare(&mut steering, &interface, number, queue).map_err(|source| {
-                OpenError::Queue {
-                    interface: config.ifname.clone(),
-                    queue,
-                    source,
-                }
-            })?;
-            sockets.push(socket);
+        let mut map = None;
+        for queue in config.start_queue..config.start_queue + config.queues {
+            let prepared = prepare(&program, &interface, queue, &mut map);
+            sockets.push(prepared.map_err(|source| OpenError::Queue {
+                interface: config.ifname.clone(),
+                queue,
+                source,
+            })?);
         }
         let watch = ProgramWatch::start(&interface)?;
         rss::warn_about_others(config, &interface);
         Ok(Self {
             promiscuous: Promiscuous::begin(&interface),
-            steering,
+            steering: Steering::Own(program),
             interface,
             sockets,
+            map,
             watch,
         })
     }
@@ -94,14 +97,24 @@ impl Prepared {
         &self.sockets
     }
 
-    /// Lets the sockets stay open in programs that this process executes. Their numbers there are
-    /// those that they have here.
+    /// The program's map, for [`Source::SocketsForMap`](crate::Source::SocketsForMap): this kernel takes sockets into
+    /// it only when they have rings (Linux 7.3), which whoever uses them makes. It gives no more power than
+    /// the sockets do: nothing but AF_XDP sockets can be put in, to receive from their own queue.
+    ///
+    /// `None`: they are in it already, and [`Source::Sockets`](crate::Source::Sockets) will do.
+    #[must_use]
+    pub fn map(&self) -> Option<BorrowedFd<'_>> {
+        self.map.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Lets the sockets, and the map if there is one, stay open in programs that this process executes. Their
+    /// numbers there are those that they have here.
     ///
     /// # Errors
     /// The system's.
     pub fn let_children_inherit(&self) -> io::Result<()> {
-        for socket in &self.sockets {
-            rustix::io::fcntl_setfd(socket, FdFlags::empty())?;
+        for descriptor in self.sockets.iter().chain(&self.map) {
+            rustix::io::fcntl_setfd(descriptor, FdFlags::empty())?;
         }
         Ok(())
     }
@@ -127,10 +140,32 @@ impl Prepared {
         Ok(())
     }
 
+    /// What a program inherits that this process executes: the sockets, the map, the program's link, and what keeps
+    /// the interface promiscuous. All have to stay open in it.
+    #[must_use]
+    pub fn inherited(&self) -> Vec<RawFd> {
+        let sockets = self.sockets.iter().chain(&self.map);
+        let mut inherited: Vec<_> = sockets.map(AsRawFd::as_raw_fd).collect();
+        if let Steering::Own(program) = &self.steering {
+            inherited.push(program.link().as_raw_fd());
+        }
+        inherited.extend(self.promiscuous.as_ref().map(Promiscuous::descriptor));
+        inherited
+    }
+
     /// Closes the sockets here, or hands them out. While they are open here, their queues stay taken
     /// after the end of the process that has bound them, so do that once it has been started.
     pub fn take_sockets(&mut self) -> Vec<OwnedFd> {
         std::mem::take(&mut self.sockets)
+    }
+
+    /// The same as what another process, or this one, opens them with: with the map, where that is needed.
+    pub fn take_source(&mut self) -> Source {
+        let sockets = self.take_sockets();
+        match self.map.take() {
+            Some(map) => Source::SocketsForMap { sockets, map },
+            None => Source::Sockets(sockets),
+        }
     }
 
     /// Whether the XDP program is still there; see
@@ -143,14 +178,29 @@ impl Prepared {
     }
 }
 
+/// A socket in the program's map, or with `late` set to that.
 fn prepare(
-    steering: &mut Steering,
+    program: &AttachedProgram,
     interface: &Interface,
-    number: u32,
     queue: u32,
+    late: &mut Option<OwnedFd>,
 ) -> Result<OwnedFd, QueueError> {
     let socket = socket::create()?;
     sys::restrict_to_device(socket.as_fd(), interface.index()).map_err(QueueError::Restrict)?;
-    steering.direct(number, queue, socket.as_fd())?;
+    match program.direct(queue, socket.as_fd()) {
+        Ok(()) => {}
+        Err(ProgramError::Map { source, .. }) if is_too_early(&source) => {
+            if late.is_none() {
+                let map = program.map().try_clone_to_owned();
+                *late = Some(map.map_err(|source| ProgramError::Map { queue, source })?);
+            }
+        }
+        Err(error) => return Err(error.into()),
+    }
     Ok(socket)
+}
+
+/// What Linux 7.3 says of a socket without a receive ring; older kernels take it (`xsk_map_update_elem`).
+fn is_too_early(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ENOBUFS)
 }

@@ -2,13 +2,16 @@
 
 use std::{
     fmt, io,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::Once,
 };
 
-use libbpf_rs::{MapCore, MapFlags, MapHandle, ObjectBuilder, PrintLevel, libbpf_sys};
+use libbpf_rs::{MapCore, MapHandle, ObjectBuilder, PrintLevel, libbpf_sys};
 
-use crate::{bpf::XdpLink, interface::Interface, xskmap::advice};
+use crate::{
+    bpf::{self, XdpLink},
+    interface::Interface,
+};
 
 /// The object that build.rs made of bpf/xsk.bpf.c, aligned for an ELF header.
 static OBJECT: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/xsk.bpf.o")));
@@ -109,10 +112,7 @@ pub enum ProgramError {
     )]
     Refused(#[source] io::Error),
     /// The socket could not be put into the map.
-    #[error(
-        "cannot put the socket of queue {queue} into the XDP program's map: {source}{}",
-        advice(source)
-    )]
+    #[error("cannot put the socket of queue {queue} into the XDP program's map: {source}")]
     Map {
         /// The queue.
         queue: u32,
@@ -248,6 +248,11 @@ impl AttachedProgram {
         self.link.as_fd()
     }
 
+    /// The map from its queues to sockets.
+    pub(crate) fn map(&self) -> BorrowedFd<'_> {
+        self.sockets.as_fd()
+    }
+
     /// The mode that it runs in.
     pub(crate) fn mode(&self) -> AttachMode {
         self.mode
@@ -259,16 +264,7 @@ impl AttachedProgram {
     /// # Errors
     /// [`ProgramError::Map`].
     pub(crate) fn direct(&self, queue: u32, socket: BorrowedFd<'_>) -> Result<(), ProgramError> {
-        self.sockets
-            .update(
-                &queue.to_ne_bytes(),
-                &socket.as_raw_fd().to_ne_bytes(),
-                MapFlags::ANY,
-            )
-            .map_err(|error| ProgramError::Map {
-                queue,
-                source: system_error(&error),
-            })
+        bpf::insert(self.map(), queue, socket).map_err(|source| ProgramError::Map { queue, source })
     }
 }
 

@@ -7,7 +7,7 @@
 
 use std::{
     io,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, OwnedFd, RawFd},
 };
 
 use rustix::{
@@ -44,6 +44,11 @@ impl Promiscuous {
         let socket = rustix::net::socket_with(AddressFamily::PACKET, SocketType::RAW, flags, None)?;
         sys::make_promiscuous(socket.as_fd(), interface.index())?;
         Ok(Self(socket))
+    }
+
+    /// What keeps it so while it is open.
+    pub(crate) fn descriptor(&self) -> RawFd {
+        self.0.as_raw_fd()
     }
 
     /// Lets it go on in programs that this process executes.

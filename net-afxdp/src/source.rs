@@ -12,6 +12,7 @@ use std::{
 /// |---|---|---|
 /// | [`OwnProgram`](Self::OwnProgram) | CAP_NET_ADMIN, CAP_BPF, CAP_NET_RAW | we do |
 /// | [`Sockets`](Self::Sockets) | nothing | whoever hands the sockets over |
+/// | [`SocketsForMap`](Self::SocketsForMap) | nothing | whoever hands both over |
 /// | [`Map`](Self::Map) | CAP_NET_RAW | whoever hands the map over |
 /// | [`PinnedMap`](Self::PinnedMap) | CAP_NET_RAW, and write permission for the file | whoever pinned the map |
 /// | [`Plugin`](Self::Plugin) | CAP_NET_RAW, and permission to connect | the Kubernetes device plugin |
@@ -26,6 +27,14 @@ pub enum Source {
     /// AF_XDP sockets, created but not set up and not bound, one for each queue, the first queue's
     /// first. They are in the map of a program that is on the interface already.
     Sockets(Vec<OwnedFd>),
+    /// The same, but not in the map yet: they are put into it when they are bound, that of queue Q into slot Q. Some kernels
+    /// take no others (Linux 7.3); see [`Prepared::map`](crate::Prepared::map).
+    SocketsForMap {
+        /// The sockets.
+        sockets: Vec<OwnedFd>,
+        /// The map.
+        map: OwnedFd,
+    },
     /// The map (BPF_MAP_TYPE_XSKMAP) of a program that is on the interface already. The socket of
     /// queue Q goes to its slot Q.
     Map(OwnedFd),

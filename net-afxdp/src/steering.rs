@@ -63,6 +63,14 @@ impl Steering {
                 })?;
                 (None, Some(sockets))
             }
+            Source::SocketsForMap { sockets, map } => {
+                handed::check(&sockets, count, interface).map_err(|source| OpenError::Sockets {
+                    interface: name(),
+                    source,
+                })?;
+                let map = XskMap::new(map, first, count).map_err(map_error)?;
+                (Some(map), Some(sockets))
+            }
             Source::Map(map) => (
                 Some(XskMap::new(map, first, count).map_err(map_error)?),
                 None,

@@ -191,17 +191,6 @@ impl XskMap {
     }
 }
 
-/// What Linux 7.3 says of a socket without rings (older kernels take it), and the way round.
-pub(crate) fn advice(source: &io::Error) -> &'static str {
-    match source.raw_os_error() {
-        Some(libc::ENOBUFS) => {
-            ". This kernel takes only sockets that are set up, which those that are opened for another \
-             process are not: let `ringwire run` open the interface itself, with the capabilities for it"
-        }
-        _ => "",
-    }
-}
-
 impl Drop for XskMap {
     fn drop(&mut self) {
         // The kernel does that too, but only when the last duplicate of the socket is closed.
@@ -222,16 +211,6 @@ mod tests {
         let (reader, _writer) = io::pipe().unwrap();
         let text = XskMap::new(reader.into(), 0, 1).unwrap_err().to_string();
         assert!(text.contains("is not a BPF map"), "{text}");
-    }
-
-    #[test]
-    fn a_kernel_that_wants_sockets_set_up_gets_a_way_round() {
-        let text = advice(&io::Error::from_raw_os_error(libc::ENOBUFS));
-        assert!(
-            text.contains("`ringwire run` open the interface itself"),
-            "{text}"
-        );
-        assert_eq!(advice(&io::Error::from_raw_os_error(libc::E2BIG)), "");
     }
 
     #[test]

@@ -53,7 +53,9 @@ pub enum CheckError {
 pub fn netdev(netdev: &NetdevConfig, try_out: bool) -> Result<NetdevCheck, CheckError> {
     check_netdevs(std::slice::from_ref(netdev))?;
     match &netdev.source {
-        SourceConfig::SockFds(_) if try_out => return Err(CheckError::UsedUp("sock-fds")),
+        SourceConfig::SockFds(_) | SourceConfig::SockFdsForMap { .. } if try_out => {
+            return Err(CheckError::UsedUp("sock-fds"));
+        }
         SourceConfig::PluginSocket(_) if try_out => {
             return Err(CheckError::UsedUp("plugin-socket"));
         }

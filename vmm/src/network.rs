@@ -236,12 +236,16 @@ fn open_port(config: &NetdevConfig, ram: &GuestRam) -> Result<Port, Why> {
 pub(crate) fn source(config: &SourceConfig) -> Result<Source, SourceError> {
     let inherited =
         |option, fd| net_afxdp::inherited(fd).map_err(|source| SourceError { fd, option, source });
+    let sockets = |fds: &[RawFd]| -> Result<Vec<_>, _> {
+        fds.iter().map(|&fd| inherited("sock-fds", fd)).collect()
+    };
     Ok(match config {
         SourceConfig::OwnProgram => Source::OwnProgram,
-        SourceConfig::SockFds(fds) => {
-            let sockets = fds.iter().map(|&fd| inherited("sock-fds", fd));
-            Source::Sockets(sockets.collect::<Result<_, _>>()?)
-        }
+        SourceConfig::SockFds(fds) => Source::Sockets(sockets(fds)?),
+        SourceConfig::SockFdsForMap { sockets: fds, map } => Source::SocketsForMap {
+            sockets: sockets(fds)?,
+            map: inherited("xsks-map-fd", *map)?,
+        },
         SourceConfig::XsksMapFd(fd) => Source::Map(inherited("xsks-map-fd", *fd)?),
         SourceConfig::MapPath { path, start_index } => Source::PinnedMap {
             path: path.clone(),

@@ -11,7 +11,10 @@ use std::{
     convert::Infallible,
     ffi::OsString,
     io,
-    os::{fd::AsRawFd, unix::process::CommandExt},
+    os::{
+        fd::{AsRawFd, RawFd},
+        unix::process::CommandExt,
+    },
     process::Command,
 };
 
@@ -25,6 +28,16 @@ use crate::{
 };
 
 pub use crate::privileges::{PrivilegeError, User};
+
+/// In the command's environment: the file descriptors that it inherits, such as `3:4:5`, for a command that closes
+/// those that it does not know ([`crate::jail`]).
+const DESCRIPTORS: &str = "RINGWIRE_OPEN_FDS";
+
+/// The file descriptors that this process has inherited from [`open`], if any.
+pub(crate) fn inherited() -> Vec<RawFd> {
+    let text = std::env::var(DESCRIPTORS).unwrap_or_default();
+    text.split(':').filter_map(|it| it.parse().ok()).collect()
+}
 
 /// What to open, and what to run then.
 #[derive(Debug, Clone)]
@@ -127,6 +140,9 @@ pub fn open(request: &OpenRequest) -> Result<Infallible, OpenError> {
     let arguments = arguments.iter().map(|it| fill_in(it, request, &texts));
     let mut command = Command::new(program);
     command.args(arguments);
+    let descriptors = prepared.iter().flat_map(Prepared::inherited);
+    let descriptors: Vec<_> = descriptors.map(|fd| fd.to_string()).collect();
+    command.env(DESCRIPTORS, descriptors.join(":"));
     privileges::drop_all(request.user)?;
     // Returns only if it fails; what was opened is closed then.
     let source = command.exec();
@@ -194,11 +210,14 @@ fn placeholders(request: &OpenRequest, id: &str) -> Vec<String> {
 fn inner(((text, netdev), prepared): (&(String, NetdevConfig), &Prepared)) -> String {
     let sockets = prepared.sockets().iter();
     let numbers: Vec<_> = sockets.map(|fd| fd.as_raw_fd().to_string()).collect();
-    let options = [
+    let numbers = numbers.join(":");
+    let mut options = vec![
         ("id", netdev.id.as_str()),
         ("inhibit", "on"),
-        ("sock-fds", &numbers.join(":")),
+        ("sock-fds", &numbers),
     ];
+    let map = prepared.map().map(|map| map.as_raw_fd().to_string());
+    options.extend(map.as_deref().map(|map| ("xsks-map-fd", map)));
     options::with(text, &options)
 }
 

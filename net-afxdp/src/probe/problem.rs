@@ -36,7 +36,7 @@ pub(super) fn find(config: &PortConfig, source: &Source, probe: &Probe) -> Vec<P
     configuration(config, probe, &mut problems);
     queues(config, probe, &mut problems);
     link(probe, &mut problems);
-    if !matches!(source, Source::Sockets(_)) {
+    if !matches!(source, Source::Sockets(_) | Source::SocketsForMap { .. }) {
         sockets(probe, &mut problems);
     }
     match source {
@@ -230,6 +230,11 @@ fn usable(config: &PortConfig, source: &Source, interface: &Interface) -> Result
             };
             return is_there.then_some(()).ok_or_else(why);
         }
+        Source::SocketsForMap { sockets, map } => {
+            handed::check(sockets, count, interface).map_err(|error| error.to_string())?;
+            let map = map.try_clone().map_err(|error| error.to_string())?;
+            XskMap::new(map, first, count)
+        }
         Source::Map(map) => match map.try_clone() {
             Ok(map) => XskMap::new(map, first, count),
             Err(error) => return Err(error.to_string()),
@@ -303,11 +308,35 @@ fn frames(probe: &Probe, problems: &mut Vec<Problem>) {
         ));
     }
     let strips = probe.offloads.iter().any(|it| it.name == "rxvlan" && it.on);
-    // Of a veth, the switch is for the kernel's own frames.
-    if strips && probe.driver.as_deref() != Some("veth") {
+    // Of a veth, the switch is for the kernel's own frames, and it is the other end's that matters.
+    if probe.driver.as_deref() == Some("veth") {
+        problems.extend(tags_of_the_peer(&probe.interface));
+    } else if strips {
         problems.push(known(
             format!("{name} takes VLAN tags off the frames that it receives, so they get lost"),
             format!("`ethtool -K {name} rxvlan off`, if VLANs are used"),
         ));
     }
+}
+
+/// What a VLAN interface on the other end of a veth sends has its tag beside the frame, where XDP does not see it,
+/// unless that end has to put it in. Known of an end in this network namespace only.
+fn tags_of_the_peer(interface: &Interface) -> Option<Problem> {
+    let peer = interface.peer()?;
+    let offloads = ethtool::offloads(peer.name()).unwrap_or_default();
+    let beside = offloads.iter().any(|it| it.name == "txvlan" && it.on);
+    beside.then(|| {
+        known(
+            format!(
+                "tags of a VLAN interface on {}, the other end of {}, come beside the frames, not in \
+                 them, so they get lost",
+                peer.name(),
+                interface.name()
+            ),
+            format!(
+                "`ethtool -K {} txvlan off`, if VLANs are used there",
+                peer.name()
+            ),
+        )
+    })
 }

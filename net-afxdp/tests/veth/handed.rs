@@ -70,9 +70,8 @@ fn a_socket_that_is_bound_already() {
         return;
     };
     let mut prepared = Prepared::open(&small(&net)).unwrap();
-    let sockets = prepared.take_sockets();
-    let again = sockets[0].try_clone().unwrap();
-    let mut port = Port::open_from(&small(&net), Source::Sockets(sockets)).unwrap();
+    let again = prepared.sockets()[0].try_clone().unwrap();
+    let mut port = Port::open_from(&small(&net), prepared.take_source()).unwrap();
     // For the same queue and for another one.
     for start_queue in [0, 1] {
         let config = PortConfig {

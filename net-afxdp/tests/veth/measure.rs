@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use net_afxdp::{LinkEvent, LinkMonitor, Port, PortConfig, Prepared, Source};
+use net_afxdp::{LinkEvent, LinkMonitor, Port, PortConfig, Prepared};
 use rustix::event::PollFlags;
 
 use crate::{
@@ -73,7 +73,7 @@ fn measure_opening_what_was_prepared() {
         let start = Instant::now();
         let mut prepared = Prepared::open(&config).unwrap();
         preparing.push(start.elapsed());
-        let source = Source::Sockets(prepared.take_sockets());
+        let source = prepared.take_source();
         let start = Instant::now();
         let port = Port::open_from(&config, source).unwrap();
         opening.push(start.elapsed());

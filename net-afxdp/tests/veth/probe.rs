@@ -31,11 +31,38 @@ fn problem(config: &PortConfig) -> String {
     blocking.into_iter().next().unwrap()
 }
 
+/// Has the other end put VLAN tags into frames, so that nothing has to be said about them.
+fn with_tags_in_frames(net: &Net) {
+    let ethtool = Command::new("ethtool")
+        .args(["-K", &net.far, "txvlan", "off"])
+        .status();
+    assert!(ethtool.unwrap().success());
+}
+
+#[test]
+fn tags_that_the_other_end_leaves_beside_frames_are_known() {
+    let Some(net) = Net::new() else { return };
+    let probe = Probe::interface(&net.near).unwrap();
+    let (blocking, known) = problems(&probe);
+    assert!(blocking.is_empty(), "{blocking:?}");
+    let [note] = &known[..] else {
+        panic!("{known:?}");
+    };
+    assert!(note.contains("come beside the frames"), "{note}");
+    let fix = format!(": `ethtool -K {} txvlan off`, if VLANs", net.far);
+    assert!(note.contains(&fix), "{note}");
+    // The fix, followed.
+    with_tags_in_frames(&net);
+    let probe = Probe::interface(&net.near).unwrap();
+    assert!(probe.problems.is_empty(), "{:?}", probe.problems);
+}
+
 #[test]
 fn nothing_is_in_the_way_on_veth() {
     let Some(net) = Net::with_queues(2) else {
         return;
     };
+    with_tags_in_frames(&net);
     let config = PortConfig {
         queues: 2,
         ..config(&net.near)
@@ -144,6 +171,7 @@ fn a_program_of_others_is_in_the_way() {
 #[test]
 fn what_others_hand_over_is_checked_and_not_used_up() {
     let Some(net) = Net::new() else { return };
+    with_tags_in_frames(&net);
     let config = PortConfig {
         frames: 64,
         ..config(&net.near)
@@ -244,6 +272,7 @@ fn queues_that_nobody_opens_are_known_with_their_fix() {
     let Some(net) = Net::with_queues(4) else {
         return;
     };
+    with_tags_in_frames(&net);
     let wanted = |start_queue, queues| PortConfig {
         start_queue,
         queues,

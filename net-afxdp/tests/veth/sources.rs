@@ -43,8 +43,7 @@ fn prepared_sockets_carry_traffic_on_every_queue() {
         };
         let mut prepared = Prepared::open(&config).unwrap();
         assert_eq!(prepared.mode(), mode);
-        let sockets = prepared.take_sockets();
-        let mut port = Port::open_from(&config, Source::Sockets(sockets)).unwrap();
+        let mut port = Port::open_from(&config, prepared.take_source()).unwrap();
         assert_eq!(port.mode(), mode);
         carry_traffic(&net, &mut port.take_queues());
     }
@@ -58,7 +57,7 @@ fn prepared_sockets_take_large_frames() {
         ip(&format!("link set dev {end} mtu 9000"));
     }
     let mut prepared = Prepared::open(&small(&net)).unwrap();
-    let source = Source::Sockets(prepared.take_sockets());
+    let source = prepared.take_source();
     let mut port = Port::open_from(&small(&net), source).unwrap();
     if port.mtu() < 9000 {
         skipped("large frames of prepared sockets: this kernel has none of several chunks");
@@ -84,7 +83,7 @@ fn sockets_can_be_for_later_queues() {
         ..small(&net)
     };
     let mut prepared = Prepared::open(&config).unwrap();
-    let source = Source::Sockets(prepared.take_sockets());
+    let source = prepared.take_source();
     let mut queues = Port::open_from(&config, source).unwrap().take_queues();
     assert_eq!(queues.iter().map(|it| it.id()).collect::<Vec<_>>(), [1, 2]);
     carry_traffic(&net, &mut queues);

@@ -15,8 +15,8 @@ use rustix::{
 
 use crate::{
     child::line,
-    foreign::{Bpffs, Foreign},
-    net::Net,
+    foreign::{Bpffs, Foreign, socket},
+    net::{Net, ip},
     packet::{Packet, frame},
     traffic::{config, receive, send},
 };
@@ -106,25 +106,27 @@ fn child() {
         println!("\n> {} {}", probe.would_open(), all.join(" | "));
         return;
     }
-    let source = match rest.strip_prefix("sock-fds=") {
-        Some(numbers) => Source::Sockets(
-            numbers
-                .split(':')
-                .map(|number| inherited(number.parse().unwrap()).unwrap())
-                .collect(),
-        ),
-        None => Source::PinnedMap {
-            path: rest.into(),
-            start_index: 0,
-        },
+    let take = |number: &str| inherited(number.parse().unwrap()).unwrap();
+    let (source, queues) = match rest.strip_prefix("sock-fds=") {
+        Some(numbers) => {
+            let (numbers, map) = numbers.split_once(",map=").unwrap_or((numbers, ""));
+            let sockets: Vec<_> = numbers.split(':').map(take).collect();
+            let queues = u32::try_from(sockets.len()).unwrap();
+            let source = if map.is_empty() {
+                Source::Sockets(sockets)
+            } else {
+                let map = take(map);
+                Source::SocketsForMap { sockets, map }
+            };
+            (source, queues)
+        }
+        None => {
+            let path = rest.into();
+            let start_index = 0;
+            (Source::PinnedMap { path, start_index }, 1)
+        }
     };
-    let config = PortConfig {
-        queues: match &source {
-            Source::Sockets(sockets) => u32::try_from(sockets.len()).unwrap(),
-            _ => 1,
-        },
-        ..config
-    };
+    let config = PortConfig { queues, ..config };
     match Port::open_from(&config, source) {
         Err(error) => println!("\n> {error}"),
         Ok(mut port) => {
@@ -149,9 +151,23 @@ fn traffic_without_any_capability() {
     let mut prepared = Prepared::open(&wanted).unwrap();
     prepared.let_children_inherit().unwrap();
     let number = prepared.sockets()[0].as_raw_fd();
-    let (mut child, _copy) = start(&format!("1024 {} sock-fds={number}", net.near));
+    let map = prepared
+        .map()
+        .map(|map| format!(",map={}", map.as_raw_fd()));
+    let sockets = format!("sock-fds={number}{}", map.unwrap_or_default());
+    let (mut child, _copy) = start(&format!("1024 {} {sockets}", net.near));
     drop(prepared.take_sockets());
     assert_eq!(line(&mut child), "open in native mode");
+    assert_reflected(&net);
+    assert!(child.wait().unwrap().success());
+    // The queue is free again, the program still there.
+    assert!(net.interface().xdp_program().is_some());
+    drop(prepared);
+    drop(Port::open(&wanted).unwrap());
+}
+
+/// The child sends back what it gets.
+fn assert_reflected(net: &Net) {
     let far = Packet::open(&net.far);
     for number in 0..50 {
         far.send(&frame(number, 300)).unwrap();
@@ -160,11 +176,26 @@ fn traffic_without_any_capability() {
             "frame {number}"
         );
     }
+}
+
+/// As kernels want it that take no socket into a map before it is set up.
+#[test]
+fn sockets_are_put_into_a_map_without_any_capability() {
+    let Some(net) = Net::new() else { return };
+    let foreign = Foreign::attach(net.interface().index(), 1, libbpf_rs::XdpFlags::DRV_MODE);
+    let (map, socket) = (foreign.map_fd(), socket());
+    for descriptor in [&map, &socket] {
+        rustix::io::fcntl_setfd(descriptor, rustix::io::FdFlags::empty()).unwrap();
+    }
+    let (number, its_map) = (socket.as_raw_fd(), map.as_raw_fd());
+    let task = format!("1024 {} sock-fds={number},map={its_map}", net.near);
+    let (mut child, _copy) = start(&task);
+    drop((map, socket));
+    assert_eq!(line(&mut child), "open in native mode");
+    assert!(foreign.taken(0));
+    assert_reflected(&net);
     assert!(child.wait().unwrap().success());
-    // The queue is free again, the program still there.
-    assert!(net.interface().xdp_program().is_some());
-    drop(prepared);
-    drop(Port::open(&wanted).unwrap());
+    ip(&format!("link set dev {} xdp off", net.near));
 }
 
 #[test]

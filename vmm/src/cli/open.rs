@@ -13,7 +13,7 @@ use crate::{
 /// What `ringwire open --help` ends with.
 pub const OPEN_HELP: &str = "\
 In the arguments of COMMAND, {netdev} stands for the options of the inner --netdev: those given
-here, with inhibit=on and sock-fds=... With several netdevs it is {netdev:ID}.
+here, with inhibit=on, sock-fds=..., and on Linux 7.3 xsks-map-fd=... With several netdevs it is {netdev:ID}.
 
     sudo ringwire open --netdev af-xdp,ifname=eth1,queues=2 --user 1000:108 -- \\
         ringwire run --kernel vmlinuz --cpus 2 --netdev {netdev}

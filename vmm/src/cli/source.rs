@@ -52,9 +52,17 @@ pub(super) fn source(options: &mut Options) -> Result<SourceConfig, SourceError>
     if start_index.is_some() && map_path.is_none() {
         return Err(SourceError::NoMapPath);
     }
+    // The only two that go together.
+    let (sock_fds, map_fd) = match (sock_fds, map_fd) {
+        (Some(sockets), Some(map)) => (Some(SourceConfig::SockFdsForMap { sockets, map }), None),
+        (sock_fds, map_fd) => (
+            sock_fds.map(SourceConfig::SockFds),
+            map_fd.map(SourceConfig::XsksMapFd),
+        ),
+    };
     let given = [
-        ("sock-fds", sock_fds.map(SourceConfig::SockFds)),
-        ("xsks-map-fd", map_fd.map(SourceConfig::XsksMapFd)),
+        ("sock-fds", sock_fds),
+        ("xsks-map-fd", map_fd),
         (
             "map-path",
             map_path.map(|path| SourceConfig::MapPath {
@@ -119,6 +127,13 @@ mod tests {
             read("xsks-map-fd=9,inhibit=on"),
             Ok(SourceConfig::XsksMapFd(9))
         );
+        assert_eq!(
+            read("inhibit=on,sock-fds=3:4,xsks-map-fd=9"),
+            Ok(SourceConfig::SockFdsForMap {
+                sockets: vec![3, 4],
+                map: 9
+            })
+        );
         let map = |start_index| SourceConfig::MapPath {
             path: "/sys/fs/bpf/xsks".into(),
             start_index,
@@ -165,7 +180,10 @@ mod tests {
     #[test]
     fn sources_exclude_each_other() {
         for (text, words) in [
-            ("sock-fds=3,xsks-map-fd=4", "sock-fds and xsks-map-fd"),
+            (
+                "sock-fds=3,xsks-map-fd=4,plugin-socket=/x",
+                "sock-fds and plugin-socket",
+            ),
             ("sock-fds=3,map-path=/x", "sock-fds and map-path"),
             ("map-path=/x,xsks-map-fd=4", "xsks-map-fd and map-path"),
             ("plugin-socket=/x,sock-fds=4", "sock-fds and plugin-socket"),

@@ -43,6 +43,13 @@ pub enum SourceConfig {
     OwnProgram,
     /// Open AF_XDP sockets, not set up, one per queue (`sock-fds`).
     SockFds(Vec<RawFd>),
+    /// The same, to be put into the XSKMAP when they are bound (`sock-fds` with `xsks-map-fd`).
+    SockFdsForMap {
+        /// The sockets.
+        sockets: Vec<RawFd>,
+        /// The map.
+        map: RawFd,
+    },
     /// The XSKMAP of a program that is there (`xsks-map-fd`).
     XsksMapFd(RawFd),
     /// The same as a file in a bpffs (`map-path`).
@@ -163,7 +170,7 @@ impl NetdevConfig {
         if queues == 0 {
             return Err(NetdevConfigError::NoQueues(id()));
         }
-        if let SourceConfig::SockFds(fds) = &self.source
+        if let Some(fds) = self.source.sockets()
             && u32::try_from(fds.len()) != Ok(queues)
         {
             let (id, sockets) = (id(), fds.len());
@@ -217,12 +224,22 @@ impl NetdevConfig {
 }
 
 impl SourceConfig {
-    /// The sockets that it names.
-    fn sockets(&self) -> &[RawFd] {
+    /// The sockets that it names, if they are to be named.
+    fn sockets(&self) -> Option<&[RawFd]> {
         match self {
-            Self::SockFds(fds) => fds,
-            _ => &[],
+            Self::SockFds(sockets) | Self::SockFdsForMap { sockets, .. } => Some(sockets),
+            _ => None,
         }
+    }
+
+    /// All file descriptors that it names.
+    pub(crate) fn descriptors(&self) -> Vec<RawFd> {
+        let map = match self {
+            Self::XsksMapFd(map) | Self::SockFdsForMap { map, .. } => Some(*map),
+            _ => None,
+        };
+        let sockets = self.sockets().unwrap_or_default();
+        sockets.iter().copied().chain(map).collect()
     }
 }
 
@@ -241,7 +258,7 @@ pub(crate) fn check(netdevs: &[NetdevConfig]) -> Result<(), NetdevConfigError> {
             netdev.check_with(other)?;
         }
         // A map, on the other hand, may be filled by several.
-        let mut sockets = netdev.source.sockets().iter();
+        let mut sockets = netdev.source.sockets().unwrap_or_default().iter();
         if let Some(&fd) = sockets.find(|fd| !fds.insert(**fd)) {
             let id = netdev.id.clone();
             return Err(NetdevConfigError::DuplicateFd { id, fd });

@@ -60,6 +60,13 @@ fn an_interface_that_can_be_used() {
     ] {
         assert!(end.stdout.contains(words), "'{words}' in {}", end.stdout);
     }
+    // What a VLAN interface at the other end would leave beside its frames, with its fix, and that followed.
+    let fix = format!("ethtool -K {} txvlan off", wire.peer);
+    let note = format!("fix: `{fix}`, if VLANs are used there");
+    assert!(end.stdout.contains(&note), "{}", end.stdout);
+    let mut words = fix.split(' ');
+    let mut ethtool = Command::new(words.next().unwrap());
+    assert!(ethtool.args(words).status().unwrap().success());
     let (json, works) = json(&netdev, &[]);
     assert!(
         works && json["problems"].as_array().unwrap().is_empty(),

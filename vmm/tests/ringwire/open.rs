@@ -120,7 +120,11 @@ fn the_command_has_the_sockets_and_no_privileges() {
     let options = text.trim().trim_matches(['<', '>']);
     let inner = vmm::cli::netdev::netdev(options, 7).unwrap();
     assert_eq!((inner.id.as_str(), inner.port.queues), ("net0", 2));
-    assert!(matches!(&inner.source, SourceConfig::SockFds(fds) if fds.len() == 2));
+    // With the map, where the kernel takes no sockets into it that have no rings yet.
+    assert!(matches!(
+        &inner.source,
+        SourceConfig::SockFds(sockets) | SourceConfig::SockFdsForMap { sockets, .. } if sockets.len() == 2
+    ));
     assert!(wire.has_program());
     // It is the command itself, in place.
     running.send(b"\n");
@@ -154,11 +158,16 @@ fn child() {
         return;
     };
     let config = netdev(&text, 0).unwrap();
-    let SourceConfig::SockFds(fds) = config.source else {
-        panic!("{text}");
+    let taken = |fds: Vec<_>| fds.into_iter().map(|fd| inherited(fd).unwrap()).collect();
+    let source = match config.source {
+        SourceConfig::SockFds(fds) => Source::Sockets(taken(fds)),
+        SourceConfig::SockFdsForMap { sockets, map } => Source::SocketsForMap {
+            sockets: taken(sockets),
+            map: inherited(map).unwrap(),
+        },
+        other => panic!("{text}: {other:?}"),
     };
-    let sockets = fds.iter().map(|fd| inherited(*fd).unwrap()).collect();
-    let mut port = Port::open_from(&config.port, Source::Sockets(sockets)).unwrap();
+    let mut port = Port::open_from(&config.port, source).unwrap();
     let mut queue = port.take_queues().remove(0);
     println!("\n> ready");
     // Until it is killed.
