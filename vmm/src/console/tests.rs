@@ -112,10 +112,19 @@ fn output_that_nobody_reads_does_not_hold_up_the_end() {
     let (mut reader, writer) = io::pipe().unwrap();
     rustix::fs::fcntl_setfl(&writer, rustix::fs::OFlags::NONBLOCK).unwrap();
     let stop = Arc::new(AtomicBool::new(false));
+    let full = writer.try_clone().unwrap();
     let mut output = Output::new(writer.into(), stop.clone());
+    // More than a pipe holds: when it takes no more, there is more.
     let blocked = thread::spawn(move || output.write_all(&vec![b'x'; 1 << 20]));
-    thread::sleep(Duration::from_millis(30));
-    assert!(!blocked.is_finished(), "a pipe holds less than this");
+    let takes_more = || {
+        let mut fds = [PollFd::new(&full, PollFlags::OUT)];
+        poll(&mut fds, Some(&timespec(Duration::ZERO))).unwrap() != 0
+    };
+    while takes_more() {
+        thread::sleep(Duration::from_millis(1));
+    }
+    drop(full);
+    assert!(!blocked.is_finished(), "nobody has read");
     stop.store(true, Ordering::Release);
     blocked.join().unwrap().unwrap();
     let mut received = Vec::new();
