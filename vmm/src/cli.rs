@@ -12,6 +12,7 @@ use crate::{
 
 pub mod check;
 mod confine;
+pub mod jail;
 pub mod memory;
 pub mod netdev;
 pub mod offloads;
@@ -22,6 +23,7 @@ mod rate;
 pub mod source;
 
 use check::CheckArgs;
+use jail::{JAIL_HELP, JailArgs};
 use memory::MemoryArg;
 use netdev::NetdevError;
 use open::{OPEN_HELP, OpenArgs};
@@ -48,6 +50,10 @@ pub enum Command {
     /// uses them
     #[command(after_help = OPEN_HELP)]
     Open(OpenArgs),
+    /// Boot a guest in namespaces of its own, in a root directory with nothing but the files that it was given, and
+    /// in a cgroup
+    #[command(after_help = JAIL_HELP)]
+    Jail(JailArgs),
     /// Say whether this host can do something; exit status 0 for yes, 1 for no
     Check(CheckArgs),
 }

@@ -1,6 +1,8 @@
 //! `ringwire`: the command.
 
 use std::{
+    env,
+    ffi::OsString,
     fmt::Arguments,
     io::{self, IsTerminal, Write},
     panic,
@@ -16,10 +18,12 @@ use vmm::{
     cli::{
         Cli, Command, RunArgs,
         check::{CheckArgs, CheckTarget},
+        jail::JailArgs,
         open::OpenArgs,
     },
-    config::NetdevConfig,
+    config::{NetdevConfig, VmConfig},
     exit::Status,
+    jail::{self, End, Jailed},
     probe::{self, Verdict},
     signals::Signals,
     terminal,
@@ -27,7 +31,7 @@ use vmm::{
 
 fn main() -> ExitCode {
     // Clap itself ends with `Status::Usage`.
-    let cli = Cli::parse();
+    let cli = Cli::parse_from(without_separator(env::args_os()));
     start_log(cli.verbose);
     let hook = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
@@ -39,12 +43,26 @@ fn main() -> ExitCode {
     match cli.command {
         Command::Run(arguments) => run(*arguments),
         Command::Open(arguments) => open(arguments),
+        Command::Jail(arguments) => jail(arguments),
         Command::Check(arguments) => match arguments.target() {
             Ok(CheckTarget::Kvm) => check_kvm(arguments.json),
             Ok(CheckTarget::Netdev(netdev)) => check_netdev(&netdev, &arguments),
             Err(e) => fail(Status::Usage as u8, &e),
         },
     }
+}
+
+/// Before a jail's `run` there may be a `--`, as there is before the command of `ringwire open`.
+fn without_separator(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut arguments: Vec<_> = arguments.collect();
+    let separator = arguments.iter().position(|it| it == "--");
+    if let Some(at) = separator
+        && arguments[..at].iter().any(|it| it == "jail")
+        && arguments.get(at + 1).is_some_and(|it| it == "run")
+    {
+        arguments.remove(at);
+    }
+    arguments
 }
 
 fn start_log(verbose: u8) {
@@ -90,14 +108,17 @@ fn run(arguments: RunArgs) -> ExitCode {
         );
     }
     // Before anything is built, so that a signal never interrupts half of it.
-    let signals = match Signals::new() {
-        Ok(signals) => signals,
+    match Signals::new() {
+        Ok(signals) => run_vm(&config, signals),
         Err(e) => {
             let sentence = format!("could not listen for signals: {e}");
-            return fail(Status::Startup as u8, &sentence);
+            fail(Status::Startup as u8, &sentence)
         }
-    };
-    let mut vm = match Vm::new(&config) {
+    }
+}
+
+fn run_vm(config: &VmConfig, signals: Signals) -> ExitCode {
+    let mut vm = match Vm::new(config) {
         Ok(vm) => vm,
         Err(e) => return fail(Status::Startup as u8, &e),
     };
@@ -109,6 +130,24 @@ fn run(arguments: RunArgs) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     fail(report.reason.status(), &report.reason)
+}
+
+/// Goes on as two processes: the VM's, in the jail, and one outside that waits for it.
+fn jail(arguments: JailArgs) -> ExitCode {
+    let request = match arguments.request() {
+        Ok(request) => request,
+        Err(e) => return fail(Status::Usage as u8, &e),
+    };
+    match jail::enter(request) {
+        Ok(Jailed::Inside { config, signals }) => run_vm(&config, signals),
+        // It has said why itself.
+        Ok(Jailed::Ended(End::Exited(status))) => ExitCode::from(status),
+        Ok(Jailed::Ended(end @ End::Killed(number))) => fail(
+            end.status(),
+            &format!("the VM in the jail was killed by signal {number}"),
+        ),
+        Err(e) => fail(Status::Startup as u8, &e),
+    }
 }
 
 /// Returns only if it fails.

@@ -3,7 +3,7 @@
 use std::{io, str::FromStr};
 
 use rustix::{
-    process::{Gid, Uid},
+    process::{Gid, Uid, parent_process_death_signal, set_parent_process_death_signal},
     thread::{
         CapabilitySet, CapabilitySets, capabilities, capability_is_in_bounding_set,
         clear_ambient_capability_set, remove_capability_from_bounding_set, set_capabilities,
@@ -84,6 +84,7 @@ fn refused(what: &'static str) -> impl Fn(rustix::io::Errno) -> PrivilegeError {
 /// # Errors
 /// [`PrivilegeError`]; some privileges may be gone then.
 pub(crate) fn drop_all(user: Option<User>) -> Result<(), PrivilegeError> {
+    let leash = parent_process_death_signal().unwrap_or_default();
     clear_ambient_capability_set().map_err(refused("ambient"))?;
     // The only set whose change takes a capability. Without it no_new_privs is what keeps the
     // command from gaining any.
@@ -98,12 +99,11 @@ pub(crate) fn drop_all(user: Option<User>) -> Result<(), PrivilegeError> {
         })?;
     }
     set_no_new_privs(true).map_err(refused("no_new_privs"))?;
-    let nothing = CapabilitySets {
-        effective: CapabilitySet::empty(),
-        permitted: CapabilitySet::empty(),
-        inheritable: CapabilitySet::empty(),
-    };
-    set_capabilities(None, nothing).map_err(refused("permitted"))?;
+    keep_only(CapabilitySet::empty())?;
+    if leash.is_some() {
+        // Another user's process is let off it (PR_SET_PDEATHSIG(2const)).
+        set_parent_process_death_signal(leash).map_err(refused("parent-death signal"))?;
+    }
     let left = capabilities(None).map_err(refused("effective"))?;
     let left = left.effective | left.permitted | left.inheritable;
     if left.is_empty() {
@@ -111,6 +111,20 @@ pub(crate) fn drop_all(user: Option<User>) -> Result<(), PrivilegeError> {
     } else {
         Err(PrivilegeError::Left(left))
     }
+}
+
+/// Leaves the calling thread these capabilities of those that it has, and none to programs that it executes.
+///
+/// # Errors
+/// [`PrivilegeError::Capabilities`].
+pub(crate) fn keep_only(these: CapabilitySet) -> Result<(), PrivilegeError> {
+    let now = capabilities(None).map_err(refused("permitted"))?;
+    let kept = CapabilitySets {
+        effective: now.permitted & these,
+        permitted: now.permitted & these,
+        inheritable: CapabilitySet::empty(),
+    };
+    set_capabilities(None, kept).map_err(refused("permitted"))
 }
 
 /// Leaves all supplementary groups, if the calling thread may. Where it may not, only its own user's rights are

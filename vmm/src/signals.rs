@@ -4,7 +4,7 @@
 use std::{
     fs::File,
     io::{self, Read},
-    os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
 };
 
 use vmm_sys_util::signal::{block_signal, create_sigset, unblock_signal};
@@ -64,6 +64,12 @@ impl Signals {
         // `ssi_signo` is the first field.
         let (number, _) = info.split_first_chunk()?;
         i32::try_from(u32::from_ne_bytes(*number)).ok()
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 }
 

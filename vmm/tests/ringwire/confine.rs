@@ -190,3 +190,28 @@ fn a_stop_and_a_continue_go_unnoticed() {
     let end = guest.finish();
     assert_eq!((end.code(), end.stderr.as_str()), (0, ""));
 }
+
+/// docs/confinement.md has a systemd unit: whatever systemd does not understand in it, it says.
+#[test]
+fn the_documented_unit_is_one() {
+    let docs = include_str!("../../../docs/confinement.md");
+    let unit = docs
+        .split_once("```ini\n")
+        .and_then(|(_, rest)| rest.split_once("```"));
+    let unit = unit
+        .unwrap()
+        .0
+        .replace("/usr/bin/ringwire", env!("CARGO_BIN_EXE_ringwire"));
+    let directory = vmm_sys_util::tempdir::TempDir::new().unwrap();
+    let path = directory.as_path().join("ringwire@.service");
+    fs::write(&path, unit).unwrap();
+    let instance = directory.as_path().join("ringwire@eth1.service");
+    let mut command = std::process::Command::new("systemd-analyze");
+    if command.arg("--version").output().is_err() {
+        println!("SKIPPED: there is no systemd-analyze");
+        return;
+    }
+    let mut command = std::process::Command::new("systemd-analyze");
+    let end = outcome(command.arg("verify").arg(instance));
+    assert_eq!((end.code(), end.stderr.as_str()), (0, ""));
+}

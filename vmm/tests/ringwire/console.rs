@@ -14,7 +14,8 @@ use rustix::{
 
 use crate::{
     guest::Code,
-    process::{Process, have_kvm, run},
+    process::{Process, have_kvm, ringwire, run},
+    wire::can_run,
 };
 
 #[test]
@@ -140,4 +141,25 @@ fn the_terminal_is_restored_however_it_ends() {
         assert_eq!(process.wait().code(), Some(status));
         assert!(terminal.is_cooked());
     }
+}
+
+#[test]
+fn a_jail_leaves_the_terminal_to_the_guest_and_restores_it() {
+    if !can_run() {
+        return;
+    }
+    let kernel = Code::new().print("ready").echo().power_off().kernel();
+    let mut terminal = Terminal::open();
+    let jail = ["jail", "--user", "65534:65533", "run", "--memory", "64M"];
+    let mut command = ringwire(&jail);
+    command.arg("--kernel").arg(kernel.as_path());
+    let command = command.stdin(terminal.stdio()).stdout(terminal.stdio());
+    let mut process = Process::start_as_is(command.stderr(terminal.stdio()));
+    terminal.read_until("ready");
+    assert!(!terminal.is_cooked());
+    terminal.person.write_all(b"ab\x03c").unwrap();
+    terminal.read_until("ab\x03c");
+    terminal.person.write_all(b"\x01x").unwrap();
+    assert_eq!(process.wait().code(), Some(0));
+    assert!(terminal.is_cooked());
 }

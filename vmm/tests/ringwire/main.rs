@@ -19,6 +19,8 @@ mod guest;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod jail;
+#[cfg(test)]
 mod life;
 #[cfg(test)]
 mod maps;

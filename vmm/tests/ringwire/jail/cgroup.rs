@@ -1,0 +1,118 @@
+//! A jail's cgroup.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use super::{Files, NOBODY, inside, start, waiting};
+use crate::{process::outcome, wire::can_run};
+
+/// A cgroup of version 2 for the test, gone when dropped.
+struct Parent(PathBuf);
+
+impl Parent {
+    /// `None`, and that is said, if there is no version 2 here, or it may not be changed.
+    fn new() -> Option<Self> {
+        let mounts = fs::read_to_string("/proc/mounts").unwrap();
+        let mut mounts = mounts
+            .lines()
+            .map(|line| line.split(' ').collect::<Vec<_>>());
+        let version2 = mounts.find(|fields| fields[2] == "cgroup2");
+        let parent = version2.and_then(|fields| {
+            let path = Path::new(fields[1]).join(format!("rw-test-{}", std::process::id()));
+            fs::create_dir(&path).ok().map(|()| Self(path))
+        });
+        if parent.is_none() {
+            println!("SKIPPED: there is no cgroup v2 that may be changed");
+        }
+        parent
+    }
+
+    fn children(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(&self.0).unwrap();
+        let paths = entries.map(|entry| entry.unwrap().path());
+        paths.filter(|path| path.is_dir()).collect()
+    }
+
+    fn option(&self, limits: &str) -> String {
+        format!("{}{limits}", self.0.display())
+    }
+}
+
+impl Drop for Parent {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+#[test]
+fn a_vm_is_in_a_cgroup_that_goes_with_it() {
+    if !can_run() {
+        return;
+    }
+    let Some(parent) = Parent::new() else {
+        return;
+    };
+    let files = Files::new(&waiting());
+    let with = |limits: &str| {
+        let option = parent.option(limits);
+        files.jail(&["--user", NOBODY, "--cgroup", &option], &[])
+    };
+    let option = parent.option("");
+    let jail = start(&files, &["--user", NOBODY, "--cgroup", &option], &[]);
+    let [_, vm] = inside(&jail);
+    let made = parent.0.join(format!("ringwire-{}", jail.id()));
+    assert_eq!(parent.children(), [made.as_path()]);
+    let members = fs::read_to_string(made.join("cgroup.procs")).unwrap();
+    assert_eq!(members.trim(), vm.to_string());
+    jail.signal(libc::SIGTERM);
+    assert_eq!(jail.finish().code(), 143);
+    assert!(parent.children().is_empty());
+    // Also without a VM.
+    fs::rename(files.path("kernel"), files.path("away")).unwrap();
+    outcome(&mut with("")).assert_fails(1, "../kernel");
+    outcome(&mut with(",nothing.max=1")).assert_fails(1, "does not hand on the controller nothing");
+    outcome(&mut with(",cgroup.procs=1")).assert_fails(1, "'cgroup.procs' is no limit");
+    assert!(parent.children().is_empty());
+    let elsewhere = ["--user", NOBODY, "--cgroup", "/tmp"];
+    outcome(&mut files.jail(&elsewhere, &[])).assert_fails(1, "no directory of cgroup v2");
+}
+
+#[test]
+fn limits_are_set_before_the_vm_is_there() {
+    if !can_run() {
+        return;
+    }
+    let Some(parent) = Parent::new() else {
+        return;
+    };
+    // From the top to the test's own, if the system hands them on.
+    let top = parent.0.parent().unwrap();
+    let handed_on = [top, &parent.0]
+        .map(|cgroup| fs::write(cgroup.join("cgroup.subtree_control"), "+memory +pids").is_ok());
+    if handed_on != [true; 2] {
+        println!("SKIPPED: the controllers memory and pids are not to be had in cgroup v2");
+        return;
+    }
+    let files = Files::new(&waiting());
+    let option = parent.option(",memory.max=256M,pids.max=50");
+    let jail = start(&files, &["--user", NOBODY, "--cgroup", &option], &[]);
+    let made = parent.0.join(format!("ringwire-{}", jail.id()));
+    let limit = |file: &str| fs::read_to_string(made.join(file)).unwrap();
+    assert_eq!(limit("memory.max").trim(), (256 << 20).to_string());
+    assert_eq!(limit("pids.max").trim(), "50");
+    // It is the VM that is charged.
+    assert_ne!(limit("memory.current").trim(), "0");
+    jail.signal(libc::SIGTERM);
+    assert_eq!(jail.finish().code(), 143);
+    assert!(parent.children().is_empty());
+    let wrong = parent.option(",memory.max=lots");
+    outcome(&mut files.jail(&["--user", NOBODY, "--cgroup", &wrong], &[]))
+        .assert_fails(1, "could not write 'lots' to");
+    // Too little to be built in: the system ends it, and that is said.
+    let tight = parent.option(",memory.max=256K");
+    outcome(&mut files.jail(&["--user", NOBODY, "--cgroup", &tight], &[]))
+        .assert_fails(137, "was killed by signal 9");
+    assert!(parent.children().is_empty());
+}
