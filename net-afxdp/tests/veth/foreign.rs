@@ -83,7 +83,7 @@ impl Foreign {
 
     /// Whether there is a socket in the slot. User space can't read it, but try to fill it.
     pub(crate) fn taken(&self, slot: u32) -> bool {
-        let probe = socket();
+        let probe = with_ring();
         let value = probe.as_raw_fd().to_ne_bytes();
         let key = slot.to_ne_bytes();
         let free = self.map.update(&key, &value, MapFlags::NO_EXIST).is_ok();
@@ -107,6 +107,13 @@ pub(crate) fn socket() -> OwnedFd {
     let kind = rustix::net::SocketType::RAW;
     let flags = rustix::net::SocketFlags::CLOEXEC;
     rustix::net::socket_with(rustix::net::AddressFamily::XDP, kind, flags, None).unwrap()
+}
+
+/// The same with a receive ring, without which Linux 7.3 puts it into no map.
+pub(crate) fn with_ring() -> OwnedFd {
+    let socket = socket();
+    rustix::net::sockopt::set_xdp_rx_ring_size(&socket, 64).unwrap();
+    socket
 }
 
 /// A map of another type.

@@ -6,7 +6,7 @@ use libbpf_rs::XdpFlags;
 use net_afxdp::{AttachMode, Port, PortConfig, Prepared, Require, Source};
 
 use crate::{
-    foreign::{Bpffs, Foreign, carry_traffic, other_map, socket},
+    foreign::{Bpffs, Foreign, carry_traffic, other_map, socket, with_ring},
     net::{Net, ip, skipped},
     packet::{Packet, frame},
     traffic::{MODES, config, receive, send},
@@ -84,7 +84,8 @@ fn sockets_can_be_for_later_queues() {
     };
     let mut prepared = Prepared::open(&config).unwrap();
     let source = prepared.take_source();
-    let mut queues = Port::open_from(&config, source).unwrap().take_queues();
+    let mut port = Port::open_from(&config, source).unwrap();
+    let mut queues = port.take_queues();
     assert_eq!(queues.iter().map(|it| it.id()).collect::<Vec<_>>(), [1, 2]);
     carry_traffic(&net, &mut queues);
 }
@@ -225,7 +226,7 @@ fn a_slot_of_others_is_left_alone() {
         return;
     };
     let foreign = native(&net, 2);
-    let other = socket();
+    let other = with_ring();
     foreign.insert(1, &other);
     let two = PortConfig {
         queues: 2,
