@@ -18,6 +18,8 @@ const NUMBER: usize = 8;
 const LARGEST: usize = 65_507;
 /// Then the wire counts as dead.
 const SILENCE: Duration = Duration::from_secs(30);
+/// The same for who receives: others may be started before the one that sends, on a host that is slow.
+const LONG_SILENCE: Duration = Duration::from_secs(100);
 /// Times that nobody may be there, until it is believed that nobody was.
 const REFUSALS: u32 = 5;
 const END_EVERY: Duration = Duration::from_millis(100);
@@ -193,7 +195,7 @@ fn end(socket: &UdpSocket, count: u64) -> Result<String, CheckError> {
 /// Receives until the end is told, checks every byte, and reports to the sender.
 ///
 /// # Errors
-/// [`CheckError::Io`] when receiving fails or nothing comes for 30 s, [`CheckError::Content`] at the first wrong byte.
+/// [`CheckError::Io`] when receiving fails or nothing comes for 100 s, [`CheckError::Content`] at the first wrong byte.
 pub fn receive(socket: &UdpSocket, plan: &Plan) -> Result<Report, CheckError> {
     let mut report = Report::default();
     let mut seen = Vec::new();
@@ -201,7 +203,7 @@ pub fn receive(socket: &UdpSocket, plan: &Plan) -> Result<Report, CheckError> {
     let mut sender = None;
     let mut buffer = vec![0; LARGEST];
     socket
-        .set_read_timeout(Some(SILENCE))
+        .set_read_timeout(Some(LONG_SILENCE))
         .map_err(CheckError::io("setting the time limit"))?;
     loop {
         let (length, from) = match socket.recv_from(&mut buffer) {
