@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::{program::AttachMode, umem::CHUNK_SIZE};
+use crate::{program::AttachMode, tx_metadata::TxMetadata, umem::CHUNK_SIZE};
 
 /// Fewest frames of a queue.
 pub const MIN_FRAMES: u32 = 64;
@@ -33,6 +33,9 @@ pub struct PortConfig {
     /// Frames to send in place may lie in several pieces, whatever the MTU: ask for frames of several
     /// descriptors (`XDP_USE_SG`, Linux 6.6) where that does not cost the driver's zero-copy mode.
     pub scattered: bool,
+    /// Whether checksums of frames may be left to the card
+    /// ([`Queue::send_with_checksum`](crate::Queue::send_with_checksum)).
+    pub tx_metadata: TxMetadata,
 }
 
 impl Default for PortConfig {
@@ -46,6 +49,7 @@ impl Default for PortConfig {
             frames: 4096,
             require: Require::Any,
             scattered: false,
+            tx_metadata: TxMetadata::Auto,
         }
     }
 }

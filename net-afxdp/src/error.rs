@@ -9,6 +9,7 @@ use crate::{
     plugin::PluginError,
     program::{AttachMode, ProgramError},
     socket::SocketError,
+    tx_metadata::TxMetadataError,
     xskmap::MapError,
 };
 
@@ -163,6 +164,9 @@ pub enum QueueError {
     /// The socket can't be restricted to the interface.
     #[error("cannot restrict the socket to the interface (SO_BINDTOIFINDEX): {0}")]
     Restrict(#[source] io::Error),
+    /// Checksums can't be left to the card, though that is asked for.
+    #[error(transparent)]
+    TxMetadata(#[from] TxMetadataError),
 }
 
 fn plural(count: u32) -> &'static str {

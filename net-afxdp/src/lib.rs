@@ -65,8 +65,8 @@
 //! - Nothing here waits for another thread or for the kernel when it is dropped.
 //! - The kernel is trusted: to write only to memory that it was lent, and as its ABI says.
 //!
-//! `unsafe` is in the modules `bpf`, `ethtool`, `libxdp`, `ring`, `sync`, `sys` and `umem`, and nowhere
-//! else. It is tested by a model of the ring protocol under loom, by random operations on a queue over
+//! `unsafe` is in the modules `bpf`, `ethtool`, `handle`, `libxdp`, `ring`, `sync`, `sys`, `uapi` and `umem`, and
+//! nowhere else. It is tested by a model of the ring protocol under loom, by random operations on a queue over
 //! a model of the kernel (proptest), and both that and the rings under Miri.
 //!
 //! These don't compile. The bytes of a received frame can't be kept:
@@ -124,12 +124,14 @@ mod error;
 mod ethtool;
 mod frame;
 mod handed;
+mod handle;
 mod in_flight;
 mod interface;
 mod libxdp;
 mod link;
 mod memlock;
 mod multi_buffer;
+mod netdev;
 mod netlink;
 #[cfg(test)]
 mod plain_rings;
@@ -151,6 +153,8 @@ mod status;
 mod steering;
 mod sync;
 mod sys;
+mod tx_metadata;
+mod uapi;
 mod umem;
 mod xskmap;
 
@@ -173,4 +177,5 @@ pub use shared_memory::{FileRange, Piece, SharedMemory};
 pub use socket::SocketError;
 pub use source::{Source, inherited};
 pub use status::ProgramStatus;
+pub use tx_metadata::{ChecksumRequest, TxMetadata, TxMetadataError};
 pub use xskmap::MapError;

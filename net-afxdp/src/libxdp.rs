@@ -18,45 +18,10 @@ use libxdp_sys as xdp;
 use rustix::param::page_size;
 
 use crate::{
-    ring::{Consumer, Descriptor, Layout, Producer},
+    handle::{Binding, Layouts},
+    ring::Layout,
     umem::{CHUNK_SIZE, Umem},
 };
-
-/// Who copies frames.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum CopyMode {
-    /// Nobody if the driver can do that, else the kernel.
-    Best,
-    /// The kernel.
-    Copy,
-    /// Nobody: binding fails where the driver can't do that.
-    ZeroCopy,
-}
-
-impl CopyMode {
-    fn flags(self) -> u16 {
-        match self {
-            Self::Best => 0,
-            Self::Copy => libc::XDP_COPY,
-            Self::ZeroCopy => libc::XDP_ZEROCOPY,
-        }
-    }
-}
-
-/// What to bind to, and how.
-#[derive(Debug)]
-pub(crate) struct Binding<'a> {
-    /// Name of the interface: libxdp takes no index.
-    pub(crate) interface: &'a str,
-    /// Queue of the interface.
-    pub(crate) queue: u32,
-    /// Whether the driver may, or must, use the frames in place.
-    pub(crate) copy: CopyMode,
-    /// Frames may have several descriptors.
-    pub(crate) multi_buffer: bool,
-    /// Entries of the rx and tx rings, a power of two.
-    pub(crate) ring_size: u32,
-}
 
 /// What libxdp writes the rings' places to, and reads them from again when it deletes the socket.
 #[derive(Debug)]
@@ -156,11 +121,6 @@ impl Handle {
     /// The system's.
     pub(crate) fn bind(&mut self, binding: &Binding<'_>) -> io::Result<()> {
         let name = CString::new(binding.interface)?;
-        let multi_buffer = if binding.multi_buffer {
-            libc::XDP_USE_SG
-        } else {
-            0
-        };
         let config = xdp::xsk_socket_config {
             rx_size: binding.ring_size,
             tx_size: binding.ring_size,
@@ -169,7 +129,7 @@ impl Handle {
             },
             // For the program, which libxdp leaves alone.
             xdp_flags: 0,
-            bind_flags: libc::XDP_USE_NEED_WAKEUP | binding.copy.flags() | multi_buffer,
+            bind_flags: binding.flags(),
         };
         // SAFETY: plain address arithmetic on a live allocation.
         let rx = unsafe { &raw mut (*self.places.as_ptr()).rx };
@@ -194,6 +154,21 @@ impl Handle {
         self.socket = ptr::null_mut();
         Err(io::Error::from_raw_os_error(-result))
     }
+
+    /// Where the rings are, once they are all mapped.
+    ///
+    /// # Errors
+    /// The handle was not bound.
+    pub(crate) fn layouts(&self) -> io::Result<Layouts> {
+        // SAFETY: libxdp wrote it in `register` and `bind`, and reads it again at the end only.
+        let places = unsafe { self.places.as_ref() };
+        Ok(Layouts {
+            fill: producer_layout(&places.fill)?,
+            completion: consumer_layout(&places.completion)?,
+            rx: consumer_layout(&places.rx)?,
+            tx: producer_layout(&places.tx)?,
+        })
+    }
 }
 
 impl AsFd for Handle {
@@ -202,50 +177,6 @@ impl AsFd for Handle {
         let fd = unsafe { xdp::xsk_umem__fd(self.umem) };
         // SAFETY: open as long as the handle lives.
         unsafe { BorrowedFd::borrow_raw(fd) }
-    }
-}
-
-/// The rings, and what is on their other side: a bound socket, or a model of it. They are only ever
-/// borrowed from here: they end with it.
-#[derive(Debug)]
-pub(crate) struct Rings<K = Handle> {
-    /// To the kernel: frames to receive into.
-    pub(crate) fill: Producer<u64>,
-    /// From the kernel: frames that were sent.
-    pub(crate) completion: Consumer<u64>,
-    /// From the kernel: frames that were received.
-    pub(crate) rx: Consumer<Descriptor>,
-    /// To the kernel: frames to send.
-    pub(crate) tx: Producer<Descriptor>,
-    /// The kernel.
-    pub(crate) kernel: K,
-}
-
-impl Rings {
-    /// Takes the rings of a bound handle.
-    ///
-    /// # Errors
-    /// When the handle was not bound.
-    pub(crate) fn new(handle: Handle) -> io::Result<Self> {
-        // SAFETY: libxdp wrote it in `register` and `bind`, and reads it again at the end only.
-        let places = unsafe { handle.places.as_ref() };
-        // SAFETY: libxdp mapped the ring; the mapping is undone by `handle`, which ends with the
-        // rings. The handle is consumed, so this is the only producer. The same holds for the other
-        // three.
-        let fill = unsafe { Producer::new(producer_layout(&places.fill)?) };
-        // SAFETY: as above.
-        let completion = unsafe { Consumer::new(consumer_layout(&places.completion)?) };
-        // SAFETY: as above.
-        let rx = unsafe { Consumer::new(consumer_layout(&places.rx)?) };
-        // SAFETY: as above.
-        let tx = unsafe { Producer::new(producer_layout(&places.tx)?) };
-        Ok(Self {
-            fill,
-            completion,
-            rx,
-            tx,
-            kernel: handle,
-        })
     }
 }
 

@@ -30,6 +30,8 @@ const TAILROOM: u32 = 320;
 /// How long the frames of a queue can be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FrameLimits {
+    /// Most bytes of a frame to send in one chunk.
+    send_chunk: u32,
     /// Most chunks of a frame to send, from 1 to [`MAX_FRAGMENTS`].
     send_chunks: u32,
     /// Most descriptors of a frame to send that lies scattered.
@@ -40,32 +42,47 @@ pub(crate) struct FrameLimits {
 
 impl FrameLimits {
     /// Each frame in one chunk.
-    pub(crate) const ONE_CHUNK: Self = Self {
-        send_chunks: 1,
-        send_fragments: 1,
-        received: CHUNK_SIZE - RX_HEADROOM,
-    };
+    pub(crate) const ONE_CHUNK: Self = Self::one_chunk(0);
+
+    /// Each frame in one chunk, `reserved` bytes of which none to send may use.
+    pub(crate) const fn one_chunk(reserved: u32) -> Self {
+        Self {
+            send_chunk: CHUNK_SIZE - reserved,
+            send_chunks: 1,
+            send_fragments: 1,
+            received: CHUNK_SIZE - RX_HEADROOM,
+        }
+    }
 
     /// Frames of several chunks, enough for this MTU. `driver_limit`: most fragments of a frame that
     /// the driver takes in zero-copy mode (`xdp_zc_max_segs`, linux/netdev.h); `None`: copy mode.
-    pub(crate) fn several_chunks(mtu: u32, driver_limit: Option<u32>) -> Self {
+    /// `reserved`: bytes of each chunk that none to send may use.
+    pub(crate) fn several_chunks(mtu: u32, driver_limit: Option<u32>, reserved: u32) -> Self {
+        let send_chunk = CHUNK_SIZE - reserved;
         // A small number.
         let most = u32::try_from(MAX_FRAGMENTS).unwrap_or(1);
         let fragment = CHUNK_SIZE - RX_HEADROOM;
-        let wanted = mtu.saturating_add(ETHERNET_HEADER).div_ceil(CHUNK_SIZE);
+        let wanted = mtu.saturating_add(ETHERNET_HEADER).div_ceil(send_chunk);
         match driver_limit {
             None => Self {
+                send_chunk,
                 send_chunks: wanted.clamp(1, most),
                 send_fragments: most,
                 received: fragment * most,
             },
             Some(limit) if limit > 1 => Self {
+                send_chunk,
                 send_chunks: wanted.clamp(1, limit.min(most)),
                 send_fragments: limit.min(most),
                 received: (fragment - TAILROOM) * limit.min(most),
             },
-            Some(_) => Self::ONE_CHUNK,
+            Some(_) => Self::one_chunk(reserved),
         }
+    }
+
+    /// Most bytes of a frame to send in one chunk.
+    pub(crate) fn send_chunk(self) -> u32 {
+        self.send_chunk
     }
 
     /// Most chunks of a frame to send.
@@ -85,7 +102,7 @@ impl FrameLimits {
 
     /// Longest frame that can be sent, in bytes.
     pub(crate) fn sent(self) -> u32 {
-        self.send_chunks * CHUNK_SIZE
+        self.send_chunks * self.send_chunk
     }
 
     /// Longest frame that can be received, in bytes.
@@ -182,23 +199,36 @@ mod tests {
     #[test]
     fn every_mtu_that_a_guest_can_be_told_works_in_copy_mode() {
         for mtu in [0, 3823, 4096, 9000, 9216, u32::from(u16::MAX)] {
-            let limits = FrameLimits::several_chunks(mtu, None);
+            let limits = FrameLimits::several_chunks(mtu, None, 0);
             assert!(limits.mtu() >= mtu, "{mtu}: {limits:?}");
         }
-        assert_eq!(FrameLimits::several_chunks(9000, None).sent(), 12288);
-        let most = FrameLimits::several_chunks(u32::MAX, None);
+        assert_eq!(FrameLimits::several_chunks(9000, None, 0).sent(), 12288);
+        let most = FrameLimits::several_chunks(u32::MAX, None, 0);
         assert_eq!((most.send_chunks(), most.received()), (18, 18 * 3840));
     }
 
     #[test]
+    fn what_is_reserved_in_each_chunk_is_made_up_for() {
+        assert_eq!(FrameLimits::one_chunk(32).sent(), 4064);
+        assert_eq!(
+            FrameLimits::one_chunk(32).mtu(),
+            FrameLimits::ONE_CHUNK.mtu()
+        );
+        for mtu in [3823, 4078, 8174, 9000, u32::from(u16::MAX)] {
+            let limits = FrameLimits::several_chunks(mtu, None, 32);
+            assert!(limits.mtu() >= mtu, "{mtu}: {limits:?}");
+        }
+    }
+
+    #[test]
     fn a_driver_bounds_what_zero_copy_can() {
-        let limits = FrameLimits::several_chunks(9000, Some(8));
+        let limits = FrameLimits::several_chunks(9000, Some(8), 0);
         assert_eq!((limits.send_chunks(), limits.received()), (3, 8 * 3520));
         assert!(limits.mtu() >= 9000);
-        let limits = FrameLimits::several_chunks(9000, Some(2));
+        let limits = FrameLimits::several_chunks(9000, Some(2), 0);
         assert_eq!((limits.send_chunks(), limits.received()), (2, 7040));
         for none in [0, 1] {
-            let limits = FrameLimits::several_chunks(9000, Some(none));
+            let limits = FrameLimits::several_chunks(9000, Some(none), 0);
             assert_eq!(limits, FrameLimits::ONE_CHUNK);
         }
     }

@@ -9,8 +9,8 @@ use crate::{
     config::{MAX_FRAMES, MIN_FRAMES, PortConfig, Require},
     error::{OpenError, QueueError},
     ethtool::{self, LinkSpeed},
+    handle::CopyMode,
     interface::{Interface, InterfaceError},
-    libxdp::CopyMode,
     multi_buffer::{self, FrameLimits},
     probe,
     program::AttachMode,
@@ -115,6 +115,7 @@ impl Port {
             interface = port.interface.name(),
             mode = %port.mode(),
             zero_copy = port.queues.iter().all(Queue::zero_copy),
+            tx_checksum = port.queues.iter().all(Queue::completes_checksums),
             start_queue = config.start_queue,
             queues = config.queues,
             multi_buffer,
@@ -288,20 +289,29 @@ impl Opening<'_> {
         socket: Option<OwnedFd>,
     ) -> Result<Queue, QueueError> {
         let frames = self.config.frames;
-        let (umem, pool) = Umem::new(frames, self.memory).map_err(|source| QueueError::Memory {
-            need: Umem::needed(frames, self.memory) / 1024,
-            source,
-        })?;
+        let (mut umem, pool) =
+            Umem::new(frames, self.memory).map_err(|source| QueueError::Memory {
+                need: Umem::needed(frames, self.memory) / 1024,
+                source,
+            })?;
+        let (copy, metadata) = (self.copy_mode(steering), self.config.tx_metadata);
+        if metadata.is_wanted(self.interface, copy, self.memory.is_some())? {
+            umem.reserve_tx_metadata();
+        }
         let options = SocketOptions {
             ifindex: self.interface.index(),
             queue: id,
-            copy: self.copy_mode(steering),
+            copy,
             multi_buffer: self.multi_buffer,
             ring_size: frames / 2,
         };
         let socket = socket.map_or_else(socket::create, Ok)?;
-        let socket = Socket::set_up(socket, umem, &options)?;
-        let limits = self.frame_limits(socket.zero_copy);
+        let mut socket = Socket::set_up(socket, umem, &options)?;
+        let reserved = socket.umem.tx_metadata_len();
+        if reserved > 0 {
+            socket.tx_checksum = metadata.is_honoured(self.interface, socket.zero_copy)?;
+        }
+        let limits = self.frame_limits(socket.zero_copy, reserved);
         let queue = Queue::new(id, socket, pool, limits);
         steering.direct(number, id, queue.as_fd())?;
         Ok(queue)
@@ -319,82 +329,19 @@ impl Opening<'_> {
         }
     }
 
-    /// How long the frames of a queue can be.
-    fn frame_limits(&self, zero_copy: bool) -> FrameLimits {
+    /// How long the frames of a queue can be. `reserved`: bytes of each chunk that none to send may use.
+    fn frame_limits(&self, zero_copy: bool, reserved: u32) -> FrameLimits {
         if !self.multi_buffer {
-            return FrameLimits::ONE_CHUNK;
+            return FrameLimits::one_chunk(reserved);
         }
         let driver_limit = zero_copy.then(|| {
             let features = probe::features(self.interface.index());
             features.map_or(1, |features| features.zero_copy_fragments)
         });
-        FrameLimits::several_chunks(self.interface.mtu(), driver_limit)
+        FrameLimits::several_chunks(self.interface.mtu(), driver_limit, reserved)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn refusal(change: impl FnOnce(&mut PortConfig)) -> String {
-        let mut config = PortConfig {
-            ifname: "lo".to_owned(),
-            ..PortConfig::default()
-        };
-        change(&mut config);
-        Port::open(&config).unwrap_err().to_string()
-    }
-
-    #[test]
-    fn bad_numbers_are_refused_before_anything_is_touched() {
-        assert_eq!(
-            refusal(|config| config.queues = 0),
-            "at least one queue must be opened"
-        );
-        for frames in [0, 1, 32, 65, 4095, 1 << 19, u32::MAX] {
-            let text = refusal(|config| config.frames = frames);
-            assert!(
-                text.starts_with(&format!("{frames} frames per queue are not")),
-                "{text}"
-            );
-        }
-    }
-
-    #[test]
-    fn what_is_required_must_be_possible() {
-        let text = refusal(|config| {
-            config.require = Require::ZeroCopy;
-            config.force_copy = true;
-        });
-        assert_eq!(
-            text,
-            "zerocopy can't be required together with forced copy mode: take one of them out"
-        );
-        for require in [Require::Native, Require::ZeroCopy] {
-            let text = refusal(|config| {
-                config.require = require;
-                config.mode = Some(AttachMode::Skb);
-            });
-            let start = format!("{require} can't be required together with skb mode");
-            assert!(text.starts_with(&start), "{text}");
-        }
-    }
-
-    #[test]
-    fn too_many_queues_say_how_many_there_are() {
-        let text = refusal(|config| config.queues = 100_000);
-        assert!(text.starts_with("lo has "), "{text}");
-        assert!(text.contains("ethtool -L lo combined 100000"), "{text}");
-        let text = refusal(|config| config.start_queue = u32::MAX);
-        assert!(
-            text.contains("1 from 4294967295 on was asked for"),
-            "{text}"
-        );
-    }
-
-    #[test]
-    fn a_missing_interface_is_an_error_of_its_own() {
-        let text = refusal(|config| config.ifname = "rw-not-there".to_owned());
-        assert!(text.contains("there is no network interface"), "{text}");
-    }
-}
+#[path = "port_tests.rs"]
+mod tests;

@@ -16,7 +16,7 @@ use rustix::{
 };
 
 use crate::{
-    libxdp::{Binding, CopyMode, Handle, Rings},
+    handle::{Binding, CopyMode, Handle, Rings},
     memlock::MemoryLimit,
     netlink::{Asker, Which},
     umem::Umem,
@@ -79,6 +79,12 @@ pub enum SocketError {
          nobody has set up or bound, for the memory is locked for the process that uses it"
     )]
     InUse(#[source] io::Error),
+    /// The kernel does not know of TX metadata.
+    #[error(
+        "TX metadata is asked for (tx-metadata=on), but the kernel does not register memory for it: {0}. \
+         Linux 6.8 and later do; use tx-metadata=auto or off on this one"
+    )]
+    TxMetadata(#[source] io::Error),
     /// The UMEM could not be mapped or registered for another reason.
     #[error("cannot register {need} KiB of memory for the frames with the kernel: {source}")]
     Register {
@@ -124,6 +130,8 @@ pub(crate) struct Socket<K = Handle> {
     pub(crate) umem: Umem,
     /// Whether the driver reads and writes the frames in place (`XDP_OPTIONS`).
     pub(crate) zero_copy: bool,
+    /// Whether checksums may be left to the card; the memory has room for the metadata then.
+    pub(crate) tx_checksum: bool,
 }
 
 impl Socket {
@@ -154,6 +162,7 @@ impl Socket {
             rings,
             umem,
             zero_copy,
+            tx_checksum: false,
         })
     }
 }
@@ -233,6 +242,7 @@ fn bind(handle: &mut Handle, options: &SocketOptions) -> io::Result<()> {
     let interface = Asker::open()?.ask(Which::Index(options.ifindex))?.name;
     handle.bind(&Binding {
         interface: &interface,
+        ifindex: options.ifindex,
         queue: options.queue,
         copy: options.copy,
         multi_buffer: options.multi_buffer,
@@ -258,6 +268,7 @@ fn explain_registration(umem: &Umem, source: io::Error) -> SocketError {
             limit: MemoryLimit::now(),
             source,
         },
+        Some(libc::EINVAL) if umem.tx_metadata_len() > 0 => SocketError::TxMetadata(source),
         // Only a socket that others created has any.
         Some(libc::EBUSY) => SocketError::InUse(source),
         _ => SocketError::Register { need, source },
@@ -323,6 +334,10 @@ mod tests {
             (
                 SocketError::NoSuchQueue(system(libc::EINVAL)).to_string(),
                 ["refused to bind", "Invalid argument", "ethtool -l"],
+            ),
+            (
+                SocketError::TxMetadata(system(libc::EINVAL)).to_string(),
+                ["TX metadata is asked", "Invalid argument", "Linux 6.8"],
             ),
             (
                 SocketError::InUse(system(libc::EBUSY)).to_string(),

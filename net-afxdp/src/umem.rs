@@ -11,6 +11,7 @@ use rustix::mm::{Advice, MapFlags, ProtFlags};
 use crate::{
     frame::{Frame, FramePool},
     shared_memory::SharedMemory,
+    tx_metadata,
 };
 
 /// Bytes of a frame's chunk. One page, the largest that the kernel takes without huge pages.
@@ -32,6 +33,8 @@ pub(crate) struct Umem {
     length: usize,
     /// Bytes of the chunks: where the shared memory begins.
     own: usize,
+    /// Bytes that are kept free at the start of a chunk to send, for TX metadata.
+    tx_metadata_len: u32,
 }
 
 // SAFETY: the region is owned by this value alone; it is not tied to the thread that mapped it.
@@ -60,7 +63,12 @@ impl Umem {
             )
         }?;
         let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        let umem = Self { base, length, own };
+        let umem = Self {
+            base,
+            length,
+            own,
+            tx_metadata_len: 0,
+        };
         if let Some(shared) = shared {
             umem.map_shared(shared)?;
         }
@@ -75,6 +83,17 @@ impl Umem {
             }?;
         }
         Ok((umem, FramePool::new(frames)))
+    }
+
+    /// Keeps [`tx_metadata::LENGTH`] bytes free before every frame that is sent. To be said before the
+    /// memory is registered.
+    pub(crate) fn reserve_tx_metadata(&mut self) {
+        self.tx_metadata_len = tx_metadata::LENGTH;
+    }
+
+    /// Bytes that are kept free before every frame that is sent: where in its chunk such a frame begins.
+    pub(crate) fn tx_metadata_len(&self) -> u32 {
+        self.tx_metadata_len
     }
 
     /// Bytes that this takes.
@@ -180,7 +199,8 @@ impl Umem {
         Some(unsafe { slice::from_raw_parts(start.as_ptr(), length) })
     }
 
-    /// The first `length` bytes of the frame's chunk, to be written. `None`: beyond the chunk.
+    /// The `length` bytes of a frame to send, to be written: its chunk's, behind what is kept free for
+    /// metadata. `None`: beyond the chunk.
     ///
     /// They hold whatever was there before.
     pub(crate) fn bytes_mut<'f>(
@@ -188,7 +208,25 @@ impl Umem {
         frame: &'f mut Frame,
         length: usize,
     ) -> Option<&'f mut [u8]> {
-        let start = self.locate(frame, 0, length)?;
+        self.range_mut(frame, self.tx_metadata_len as usize, length)
+    }
+
+    /// The bytes that are kept free for metadata before a frame to send; none if none are.
+    pub(crate) fn tx_metadata_mut<'f>(
+        &'f mut self,
+        frame: &'f mut Frame,
+    ) -> Option<&'f mut [u8; tx_metadata::LENGTH as usize]> {
+        let length = self.tx_metadata_len as usize;
+        self.range_mut(frame, 0, length)?.as_mut_array()
+    }
+
+    fn range_mut<'f>(
+        &'f mut self,
+        frame: &'f mut Frame,
+        offset: usize,
+        length: usize,
+    ) -> Option<&'f mut [u8]> {
+        let start = self.locate(frame, offset, length)?;
         // SAFETY: as in `bytes`; `frame` is borrowed mutably, so this is the only slice of it.
         Some(unsafe { slice::from_raw_parts_mut(start.as_ptr(), length) })
     }
@@ -317,6 +355,22 @@ mod tests {
         assert!(umem.bytes(&frame, 4096, 0).is_some());
         assert!(umem.bytes(&frame, usize::MAX, 2).is_none());
         assert!(umem.bytes_mut(&mut frame, 4097).is_none());
+        assert!(umem.tx_metadata_mut(&mut frame).is_none());
+        pool.put(frame);
+    }
+
+    #[test]
+    fn metadata_lies_before_a_frame_to_send() {
+        let (mut umem, mut pool) = Umem::new(2, None).unwrap();
+        umem.reserve_tx_metadata();
+        let mut frame = pool.take().unwrap();
+        umem.bytes_mut(&mut frame, 4064).unwrap().fill(2);
+        umem.tx_metadata_mut(&mut frame).unwrap().fill(1);
+        let bytes = umem.bytes(&frame, 0, 4096).unwrap();
+        let (metadata, rest) = bytes.split_at(32);
+        assert!(metadata.iter().all(|&byte| byte == 1));
+        assert!(rest.iter().all(|&byte| byte == 2));
+        assert!(umem.bytes_mut(&mut frame, 4065).is_none());
         pool.put(frame);
     }
 }

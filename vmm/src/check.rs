@@ -29,6 +29,7 @@ pub struct NetdevCheck {
 struct Opened {
     mode: AttachMode,
     zero_copy: bool,
+    tx_checksum: bool,
     mtu: u32,
 }
 
@@ -129,6 +130,7 @@ fn open(netdev: &NetdevConfig, source: Source) -> Result<Opened, String> {
     Ok(Opened {
         mode: port.mode(),
         zero_copy: queues.iter().all(Queue::zero_copy),
+        tx_checksum: queues.iter().all(Queue::completes_checksums),
         mtu: port.mtu(),
     })
 }

@@ -97,7 +97,9 @@ pub struct RunArgs {
     /// queues=N (1), start-queue=M (0), frames=N (UMEM frames of 4 KiB per queue, a power of two, 4096),
     /// require=any|native|zerocopy (any), rate=PACKETS:BYTES:BURST (none; each way, a second; such as
     /// rate=100K, rate=:125M, rate=1M:1G:50ms), busy-poll=MICROSECONDS (adaptive; 0: never),
-    /// zero-copy-tx=on|off (off; on: frames are sent from guest memory, all of which is locked).
+    /// zero-copy-tx=on|off (off; on: frames are sent from guest memory, all of which is locked),
+    /// tx-metadata=auto|on|off (auto: checksums are left to the card where its driver has that; on: in copy
+    /// mode to the kernel as well).
     ///
     /// inhibit=on uses an XDP program that is on the interface already, together with one of:
     /// sock-fds=A:B:... (open AF_XDP sockets, see `ringwire open`), xsks-map-fd=FD,

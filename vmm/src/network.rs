@@ -120,6 +120,7 @@ impl Network {
         let mut queues = port.take_queues();
         queues.iter_mut().for_each(|queue| busy_poll(queue, config));
         let zero_copy = queues.iter().all(Queue::zero_copy);
+        let tx_checksum = queues.iter().all(Queue::completes_checksums);
         let sockets = queues
             .iter()
             .map(|queue| queue.as_fd().try_clone_to_owned());
@@ -142,10 +143,11 @@ impl Network {
             queues.into_iter().map(AfXdpBackend).collect(),
         )?;
         tracing::info!(
-            "netdev '{}': {ifname}, {} mode, {}",
+            "netdev '{}': {ifname}, {} mode, {}{}",
             config.id,
             port.mode(),
-            if zero_copy { "zero-copy" } else { "copy" }
+            if zero_copy { "zero-copy" } else { "copy" },
+            if tx_checksum { ", tx-checksum" } else { "" }
         );
         let network = Self {
             id: config.id.clone(),

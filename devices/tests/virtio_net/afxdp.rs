@@ -63,14 +63,17 @@ pub(crate) fn open_queues(
     mode: AttachMode,
     queues: u32,
 ) -> (Port, Vec<AfXdpBackend>) {
-    let config = PortConfig {
+    open_config(&PortConfig {
         ifname,
         mode: Some(mode),
         frames: 512,
         queues,
         ..PortConfig::default()
-    };
-    let mut port = Port::open(&config).unwrap();
+    })
+}
+
+pub(crate) fn open_config(config: &PortConfig) -> (Port, Vec<AfXdpBackend>) {
+    let mut port = Port::open(config).unwrap();
     let queues = port.take_queues().into_iter().map(AfXdpBackend).collect();
     (port, queues)
 }

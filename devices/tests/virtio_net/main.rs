@@ -20,6 +20,7 @@ mod life;
 mod mmio;
 mod offload_guest;
 mod offload_kernel;
+mod offload_metadata;
 mod offload_rx;
 mod offload_tx;
 mod pairs;

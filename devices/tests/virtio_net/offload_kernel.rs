@@ -111,7 +111,7 @@ fn set(fd: &OwnedFd, level: libc::c_int, option: libc::c_int, value: libc::c_int
     assert_eq!(result, 0, "{}", io::Error::last_os_error());
 }
 
-fn ethtool(words: &str) {
+pub(crate) fn ethtool(words: &str) {
     let output = Command::new("ethtool")
         .args(words.split(' '))
         .output()

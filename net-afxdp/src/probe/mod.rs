@@ -20,10 +20,11 @@ use crate::{
     diag::{self, BoundSocket},
     error::OpenError,
     ethtool::{self, Offload},
+    handle::Handle,
     interface::{Interface, InterfaceError},
-    libxdp::Handle,
     memlock::MemoryLimit,
     multi_buffer::{self, FrameLimits},
+    netdev,
     port::{self, Port},
     program::{self, AttachMode, ForeignProgram, LoadedProgram},
     queue::Queue,
@@ -54,6 +55,8 @@ pub struct XdpFeatures {
     pub multi_buffer: bool,
     /// Most fragments of a frame in zero-copy mode; 0 if it can't.
     pub zero_copy_fragments: u32,
+    /// Complete the checksums that [TX metadata](crate::TxMetadata) asks for, in zero-copy mode.
+    pub tx_checksum: bool,
 }
 
 /// Whether something works.
@@ -137,6 +140,8 @@ pub struct Probe {
     pub multi_buffer: Ability,
     /// The largest MTU in bytes that works both ways with frames of one chunk.
     pub one_chunk_mtu: u32,
+    /// Complete checksums in zero-copy mode ([TX metadata](crate::TxMetadata)).
+    pub tx_checksum: Ability,
     /// Lock the memory for the frames.
     pub lock_memory: Ability,
     /// Bytes that must be locked.
@@ -159,6 +164,8 @@ pub struct Trial {
     pub mode: AttachMode,
     /// Whether all queues did without copies.
     pub zero_copy: bool,
+    /// Whether all queues took checksums to complete.
+    pub tx_checksum: bool,
     /// The MTU in bytes that works both ways.
     pub mtu: u32,
 }
@@ -207,6 +214,7 @@ impl Probe {
             skb: Ability::Promised,
             zero_copy: Ability::promised(features, |it| it.native && it.zero_copy),
             multi_buffer: multi_buffer_ability(),
+            tx_checksum: Ability::promised(features, |it| it.zero_copy && it.tx_checksum),
             one_chunk_mtu: FrameLimits::ONE_CHUNK.mtu(),
             lock_memory: lock_memory(config),
             memory_needed: config.locked_memory(),
@@ -237,14 +245,15 @@ impl Probe {
         Ok(Trial {
             mode: port.mode(),
             zero_copy: queues.iter().all(Queue::zero_copy),
+            tx_checksum: queues.iter().all(Queue::completes_checksums),
             mtu: port.mtu(),
         })
     }
 }
 
 /// What the driver of an interface says. `None`: the kernel does not ask it, before 6.3.
-pub(crate) fn features(ifindex: u32) -> Option<XdpFeatures> {
-    let ifindex = i32::try_from(ifindex).ok()?;
+pub(crate) fn features(index: u32) -> Option<XdpFeatures> {
+    let ifindex = i32::try_from(index).ok()?;
     // The query itself uses no program.
     let stand_in = io::stderr();
     let unused: BorrowedFd<'_> = stand_in.as_fd();
@@ -256,6 +265,7 @@ pub(crate) fn features(ifindex: u32) -> Option<XdpFeatures> {
         zero_copy: can(act::XSK_ZEROCOPY),
         multi_buffer: can(act::RX_SG),
         zero_copy_fragments: answer.xdp_zc_max_segs,
+        tx_checksum: netdev::completes_checksums(index).unwrap_or(false),
     })
 }
 

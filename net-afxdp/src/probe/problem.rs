@@ -12,6 +12,7 @@ use crate::{
     rss::Uncovered,
     source::Source,
     steering,
+    tx_metadata::{self, TxMetadata},
     xskmap::XskMap,
 };
 
@@ -48,6 +49,7 @@ pub(super) fn find(config: &PortConfig, source: &Source, probe: &Probe) -> Vec<P
         others => foreign(config, others, probe, &mut problems),
     }
     zero_copy(config, probe, &mut problems);
+    tx_metadata(config, probe, &mut problems);
     memory(probe, &mut problems);
     frames(probe, &mut problems);
     let skb_only = probe.native.is_refused() && probe.program.is_none();
@@ -266,6 +268,23 @@ fn zero_copy(config: &PortConfig, probe: &Probe, problems: &mut Vec<Problem>) {
             format!("zero-copy does not work on {name}: {why}"),
             "require less, or use another interface",
         ));
+    }
+}
+
+fn tx_metadata(config: &PortConfig, probe: &Probe, problems: &mut Vec<Problem>) {
+    if config.tx_metadata != TxMetadata::On {
+        return;
+    }
+    let fix = "tx-metadata=auto or off";
+    if probe.can_create_sockets
+        && let Err(error) = tx_metadata::kernel_can()
+    {
+        problems.push(blocking(error.to_string(), fix));
+    }
+    let zero_copy = !probe.zero_copy.is_refused() && !config.force_copy;
+    let zero_copy = zero_copy && config.mode != Some(AttachMode::Skb);
+    if let Err(error) = config.tx_metadata.is_honoured(&probe.interface, zero_copy) {
+        problems.push(blocking(error.to_string(), fix));
     }
 }
 

@@ -23,8 +23,8 @@ pub use send::SendError;
 use crate::{
     counters::{Counters, FrameAccounting, Statistics},
     frame::{FramePool, Side},
+    handle::Handle,
     in_flight::InFlight,
-    libxdp::Handle,
     multi_buffer::FrameLimits,
     socket::{Kernel, Socket},
 };
@@ -122,7 +122,7 @@ impl Queue {
 
     /// Longest frame that [`send`](Self::send) takes, in bytes: Ethernet header included, FCS not.
     ///
-    /// One chunk (4096), or as many as frames of the MTU need that the interface had when it was
+    /// One chunk (4096, or 32 less with [TX metadata](crate::TxMetadata)), or as many as frames of the MTU need that the interface had when it was
     /// opened.
     #[must_use]
     pub fn max_frame(&self) -> usize {
@@ -153,6 +153,13 @@ impl Queue {
     #[must_use]
     pub fn zero_copy(&self) -> bool {
         self.path.socket.zero_copy
+    }
+
+    /// Whether checksums can be left to the card, or to the kernel
+    /// ([`send_with_checksum`](Self::send_with_checksum)).
+    #[must_use]
+    pub fn completes_checksums(&self) -> bool {
+        self.path.socket.tx_checksum
     }
 
     /// What this queue has done so far.

@@ -18,12 +18,14 @@ use rustix::io::Errno;
 
 use super::Path;
 use crate::{
-    libxdp::Rings,
+    frame::FramePool,
+    handle::Rings,
     multi_buffer::{FrameLimits, PACKET_CONTINUES},
     plain_rings::Memory,
     ring::{Consumer, Descriptor, NEED_WAKEUP, Producer},
     shared_memory::SharedMemory,
     socket::{Kernel, Socket},
+    tx_metadata,
     umem::{CHUNK_SIZE, RX_HEADROOM, Umem},
 };
 
@@ -60,6 +62,10 @@ pub(super) struct State {
     transmitting: Vec<u64>,
     /// The beginning of a frame whose end is still in the tx ring.
     beginning: Vec<u8>,
+    /// Whether metadata may come with a frame: no descriptor begins where it would be.
+    metadata: bool,
+    /// The metadata of frames that came with it.
+    pub(super) requests: Vec<Vec<u8>>,
     /// Frames that were sent, or lost.
     pub(super) gone: Vec<Vec<u8>>,
     pub(super) kicks: u32,
@@ -82,6 +88,19 @@ pub(super) fn queue_sharing(
     shared: Option<&SharedMemory>,
 ) -> (Path<Model>, Model) {
     let (umem, pool) = Umem::new(frames, shared).unwrap();
+    queue_on(umem, pool, limits, start)
+}
+
+/// The same with room for TX metadata.
+pub(super) fn queue_with_metadata(frames: u32, start: u32) -> (Path<Model>, Model) {
+    let (mut umem, pool) = Umem::new(frames, None).unwrap();
+    umem.reserve_tx_metadata();
+    let limits = FrameLimits::several_chunks(9000, None, umem.tx_metadata_len());
+    queue_on(umem, pool, limits, start)
+}
+
+fn queue_on(umem: Umem, pool: FramePool, limits: FrameLimits, start: u32) -> (Path<Model>, Model) {
+    let (frames, metadata) = (pool.total(), umem.tx_metadata_len() > 0);
     let ring_size = frames / 2;
     let (fill, completion) = (Memory::new(frames, start), Memory::new(ring_size, start));
     let (rx, tx) = (Memory::new(ring_size, start), Memory::new(ring_size, start));
@@ -100,6 +119,8 @@ pub(super) fn queue_sharing(
         tail: VecDeque::new(),
         transmitting: Vec::new(),
         beginning: Vec::new(),
+        metadata,
+        requests: Vec::new(),
         gone: Vec::new(),
         kicks: 0,
         fill_memory: fill,
@@ -118,6 +139,7 @@ pub(super) fn queue_sharing(
         rings,
         umem,
         zero_copy: false,
+        tx_checksum: metadata,
     };
     (Path::new(socket, pool, limits), model)
 }
@@ -227,6 +249,7 @@ impl State {
                 return;
             };
             burst.release(1);
+            self.look_at_metadata(&descriptor);
             let bytes = self.read(descriptor.address, descriptor.length);
             self.beginning.extend(bytes);
             self.transmitting.push(descriptor.address);
@@ -234,6 +257,22 @@ impl State {
                 let frame = mem::take(&mut self.beginning);
                 self.gone.push(frame);
             }
+        }
+    }
+
+    /// As `xp_aligned_validate_desc` and `xsk_skb_metadata` do (net/xdp).
+    fn look_at_metadata(&mut self, descriptor: &Descriptor) {
+        let before = if self.metadata {
+            tx_metadata::LENGTH
+        } else {
+            0
+        };
+        let offset = descriptor.address % u64::from(CHUNK_SIZE);
+        assert!(offset >= u64::from(before), "no room for metadata");
+        if descriptor.options & tx_metadata::HAS_METADATA != 0 {
+            assert!(self.metadata && self.beginning.is_empty());
+            let at = descriptor.address - u64::from(before);
+            self.requests.push(self.read(at, before));
         }
     }
 

@@ -152,7 +152,9 @@ impl World {
         let free = self.path.accounting().free;
         match send(&mut self.path, &frame) {
             Ok(()) => self.queued.push_back(frame),
-            Err(SendError::NotInPlace) => unreachable!("nothing is sent in place here"),
+            Err(SendError::NotInPlace | SendError::NoChecksum) => {
+                unreachable!("nothing is sent in place here")
+            }
             Err(SendError::TooShort) => assert!(length < 14),
             Err(SendError::TooLong) => assert!(length > self.path.limits.sent() as usize),
             Err(SendError::Full) => {

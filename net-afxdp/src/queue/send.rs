@@ -10,7 +10,7 @@ use crate::{
     multi_buffer::{MAX_FRAGMENTS, PACKET_CONTINUES},
     ring::Descriptor,
     socket::Kernel,
-    umem::CHUNK_SIZE,
+    tx_metadata::{ChecksumRequest, HAS_METADATA},
 };
 
 /// Fewest bytes of a frame that are sent: an Ethernet header. The kernel would read beyond the
@@ -42,6 +42,12 @@ pub enum SendError {
          more pieces than the kernel takes, or the first of them is too short"
     )]
     NotInPlace,
+    /// Of [`Queue::send_with_checksum`] only: the checksum has to be completed before.
+    #[error(
+        "the checksum can't be left to the card: the queue has no TX metadata for it, or it is not \
+         within the first chunk of the frame"
+    )]
+    NoChecksum,
 }
 
 impl Queue {
@@ -60,6 +66,21 @@ impl Queue {
     /// `TooLong` and `TooShort` concern this frame alone; `Full`: retry when the queue is writable.
     pub fn send(&mut self, length: usize, fill: impl FnMut(&mut [u8])) -> Result<(), SendError> {
         self.path.send(length, fill)
+    }
+
+    /// The same with a checksum that is left to the card, or, in copy mode, to the kernel. `fill` writes into its
+    /// field what is summed up besides: for TCP and UDP, the sum over the pseudo-header.
+    ///
+    /// # Errors
+    /// `NoChecksum`: complete it, and use [`send`](Self::send). That is so for all frames of a queue whose
+    /// [`completes_checksums`](Self::completes_checksums) is false. The others are as there.
+    pub fn send_with_checksum(
+        &mut self,
+        length: usize,
+        checksum: ChecksumRequest,
+        fill: impl FnMut(&mut [u8]),
+    ) -> Result<(), SendError> {
+        self.path.send_with(length, Some(checksum), fill)
     }
 
     /// Publishes what was queued and, if the kernel asks for it, wakes it up. It takes several system
@@ -99,13 +120,30 @@ impl<K: Kernel> Path<K> {
         length: usize,
         fill: impl FnMut(&mut [u8]),
     ) -> Result<(), SendError> {
+        self.send_with(length, None, fill)
+    }
+
+    /// `checksum`: what the card is to complete.
+    pub(super) fn send_with(
+        &mut self,
+        length: usize,
+        checksum: Option<ChecksumRequest>,
+        fill: impl FnMut(&mut [u8]),
+    ) -> Result<(), SendError> {
         if length < MIN_FRAME {
             return Err(SendError::TooShort);
         }
         let size = u32::try_from(length).map_err(|_| SendError::TooLong)?;
-        let chunks = size.div_ceil(CHUNK_SIZE);
+        let part = self.limits.send_chunk();
+        // Nearly all frames have one chunk, so nothing is divided for it, and no room is made for more.
+        let chunks = if size <= part { 1 } else { size.div_ceil(part) };
         if chunks > self.limits.send_chunks() {
             return Err(SendError::TooLong);
+        }
+        if let Some(checksum) = checksum
+            && !(self.socket.tx_checksum && checksum.is_within(size.min(part)))
+        {
+            return Err(SendError::NoChecksum);
         }
         if self.free_to_send() < chunks {
             self.reap();
@@ -113,11 +151,10 @@ impl<K: Kernel> Path<K> {
                 return Err(SendError::Full);
             }
         }
-        // Nearly all frames have one chunk, so no room is made for more.
         if chunks == 1 {
-            self.send_chunks::<1>(chunks, size, fill)
+            self.send_chunks::<1>(chunks, size, checksum, fill)
         } else {
-            self.send_chunks::<MAX_FRAGMENTS>(chunks, size, fill)
+            self.send_chunks::<MAX_FRAGMENTS>(chunks, size, checksum, fill)
         }
     }
 
@@ -126,8 +163,10 @@ impl<K: Kernel> Path<K> {
         &mut self,
         chunks: u32,
         size: u32,
+        checksum: Option<ChecksumRequest>,
         mut fill: impl FnMut(&mut [u8]),
     ) -> Result<(), SendError> {
+        let most = self.limits.send_chunk();
         let tx = &mut self.socket.rings.tx;
         let mut slots = tx.reserve(chunks).ok_or(SendError::Full)?;
         let mut held = Held {
@@ -138,24 +177,29 @@ impl<K: Kernel> Path<K> {
         let mut left = size;
         for slot in held.frames.iter_mut().take(held.count) {
             let frame = slot.insert(held.pool.take().ok_or(SendError::Full)?);
-            let part = left.min(CHUNK_SIZE) as usize;
+            let part = left.min(most) as usize;
             let bytes = self.socket.umem.bytes_mut(frame, part);
             fill(bytes.ok_or(SendError::TooLong)?);
-            left = left.saturating_sub(CHUNK_SIZE);
+            left = left.saturating_sub(most);
         }
+        let mut metadata = 0;
+        if let (Some(checksum), Some(Some(first))) = (checksum, held.frames.first_mut()) {
+            let room = self.socket.umem.tx_metadata_mut(first);
+            *room.ok_or(SendError::NoChecksum)? = checksum.to_bytes();
+            metadata = HAS_METADATA;
+        }
+        let start = u64::from(self.socket.umem.tx_metadata_len());
         let mut left = size;
         for slot in held.frames.iter_mut().take(held.count) {
             let Some(frame) = slot.take() else { break };
+            let continues = if left > most { PACKET_CONTINUES } else { 0 };
             slots.push(Descriptor {
-                address: held.pool.lend(frame, Side::Transmit),
-                length: left.min(CHUNK_SIZE),
-                options: if left > CHUNK_SIZE {
-                    PACKET_CONTINUES
-                } else {
-                    0
-                },
+                address: held.pool.lend(frame, Side::Transmit) + start,
+                length: left.min(most),
+                // Of the first descriptor only.
+                options: continues | std::mem::take(&mut metadata),
             });
-            left = left.saturating_sub(CHUNK_SIZE);
+            left = left.saturating_sub(most);
         }
         slots.commit();
         self.counters.tx_packets += 1;

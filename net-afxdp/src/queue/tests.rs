@@ -6,11 +6,12 @@ use rustix::io::Errno;
 
 use super::{
     Path, SendError,
-    model::{Luck, Model, queue},
+    model::{Luck, Model, queue, queue_with_metadata},
 };
 use crate::{
     multi_buffer::{FrameLimits, MAX_FRAGMENTS, PACKET_CONTINUES},
     ring::Descriptor,
+    tx_metadata::ChecksumRequest,
 };
 
 pub(super) const FRAMES: u32 = 64;
@@ -18,7 +19,7 @@ pub(super) const FRAMES: u32 = 64;
 pub(super) const FRAGMENT: usize = 3840;
 
 pub(super) fn limits() -> FrameLimits {
-    FrameLimits::several_chunks(9000, None)
+    FrameLimits::several_chunks(9000, None, 0)
 }
 
 /// A frame to recognize: a piece of what does not repeat, from a place that `number` says.
@@ -182,4 +183,69 @@ fn no_kick_goes_on_for_ever() {
         path.reap();
         check(&path, &model);
     }
+}
+
+#[test]
+fn metadata_goes_with_the_first_chunk_of_the_frames_that_ask_for_it() {
+    let (mut path, model) = queue_with_metadata(FRAMES, u32::MAX - 3);
+    let request = ChecksumRequest {
+        start: 34,
+        offset: 16,
+    };
+    let (mut sent, mut asked) = (Vec::new(), 0);
+    for round in 0..20 {
+        for length in [60, 4064, 4065, 9014] {
+            let frame = frame(round, length);
+            let mut rest = frame.as_slice();
+            let asks = (round as usize + length)
+                .is_multiple_of(3)
+                .then_some(request);
+            asked += usize::from(asks.is_some());
+            let result = path.send_with(length, asks, |fragment| {
+                let (bytes, after) = rest.split_at(fragment.len());
+                fragment.copy_from_slice(bytes);
+                rest = after;
+            });
+            result.unwrap();
+            sent.push(frame);
+        }
+        path.flush().unwrap();
+        path.reap();
+        check(&path, &model);
+        // What is received lies where it always did.
+        assert!(
+            model
+                .0
+                .borrow_mut()
+                .deliver(&frame(round, 9014), FRAGMENT, 9)
+        );
+        assert!(receive(&mut path) == [frame(round, 9014)]);
+    }
+    let state = model.0.borrow();
+    assert!(state.gone == sent);
+    assert_eq!(state.requests.len(), asked);
+    assert!(state.requests.iter().all(|it| **it == request.to_bytes()));
+}
+
+#[test]
+fn a_request_that_the_kernel_would_not_get_past_is_refused() {
+    let request = |start, offset| Some(ChecksumRequest { start, offset });
+    let (mut path, model) = queue_with_metadata(FRAMES, 0);
+    for (length, request) in [
+        (60, request(59, 0)),
+        (60, request(40, 19)),
+        // In the second chunk.
+        (9014, request(4063, 0)),
+    ] {
+        let refused = path.send_with(length, request, |_| panic!("not to be filled"));
+        assert_eq!(refused, Err(SendError::NoChecksum));
+    }
+    assert_eq!(path.send_with(9014, request(4062, 0), |_| {}), Ok(()));
+    path.flush().unwrap();
+    path.reap();
+    check(&path, &model);
+    assert_eq!(model.0.borrow().requests.len(), 1);
+    let (mut path, _model) = queue(FRAMES, limits(), 0);
+    let refused = path.send_with(60, request(34, 16), |_| panic!("not to be filled"));
+    assert_eq!(refused, Err(SendError::NoChecksum));
 }

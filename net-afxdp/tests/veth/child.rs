@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use net_afxdp::{Port, PortConfig};
+use net_afxdp::{Port, PortConfig, TxMetadata};
 use rustix::{
     process::{Resource, Rlimit, setrlimit},
     thread::{CapabilitySet, capabilities, set_capabilities},
@@ -49,8 +49,12 @@ fn child() {
     };
     match role {
         "inject" => {
-            let (near, far) = interface.split_once(' ').unwrap();
-            inject::run(near, far);
+            let names: Vec<_> = interface.split(' ').collect();
+            let tx_metadata = match names.get(2) {
+                Some(_) => TxMetadata::On,
+                None => TxMetadata::Off,
+            };
+            inject::run(names[0], names[1], tx_metadata);
         }
         "hold" => {
             let port = Port::open(&config).unwrap();

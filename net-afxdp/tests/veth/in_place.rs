@@ -2,7 +2,9 @@
 
 use std::{fs::File, os::unix::fs::FileExt, time::Instant};
 
-use net_afxdp::{FileRange, Piece, Port, PortConfig, Queue, SendError, SharedMemory, Source};
+use net_afxdp::{
+    FileRange, Piece, Port, PortConfig, Queue, SendError, SharedMemory, Source, TxMetadata,
+};
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 
 use crate::{
@@ -282,4 +284,24 @@ pub(crate) fn refusal(config: &PortConfig) -> String {
     };
     let port = Port::open_sharing(&config, Source::OwnProgram, Some(&memory));
     port.unwrap_err().to_string()
+}
+
+#[test]
+fn metadata_has_no_room_before_what_stays_where_it_is() {
+    let Some(net) = Net::new() else { return };
+    let (_file, memory) = memory(1 << 20);
+    let mut config = PortConfig {
+        frames: 64,
+        tx_metadata: TxMetadata::On,
+        ..config(&net.near)
+    };
+    let open = |config: &PortConfig| Port::open_sharing(config, Source::OwnProgram, Some(&memory));
+    let text = open(&config).unwrap_err().to_string();
+    assert!(
+        text.contains("TX metadata is asked for (tx-metadata=on), and so is sending in place"),
+        "{text}"
+    );
+    config.tx_metadata = TxMetadata::Auto;
+    let queue = open(&config).unwrap().take_queues().remove(0);
+    assert!(queue.sends_in_place() && !queue.completes_checksums());
 }

@@ -3,7 +3,6 @@
 
 use std::{
     collections::BTreeMap,
-    io,
     ops::ControlFlow,
     os::fd::{AsFd, OwnedFd},
     sync::{
@@ -15,15 +14,17 @@ use std::{
     time::Instant,
 };
 
-use net_afxdp::{LinkMonitor, OpenError, Port, PortConfig};
+use net_afxdp::{LinkMonitor, OpenError, Port, PortConfig, TxMetadata};
 use rustix::event::PollFlags;
 
 use crate::{
     child,
+    held::Held,
     net::Net,
     packet::{PATIENCE, Packet, frame, wait},
     seccomp::{self, Call},
     traffic::{config, send},
+    tx_metadata,
 };
 
 /// UMEM frames of the queue; an odd size for memory that anybody else maps.
@@ -98,7 +99,21 @@ enum Outcome {
 #[test]
 fn each_system_call_fails_once_or_for_ever_and_nothing_is_left_behind() {
     let Some(net) = Net::new() else { return };
-    let mut child = child::start("inject", &format!("{} {}", net.near, net.far));
+    check(&net, "");
+}
+
+/// The same of a queue with TX metadata, which is set up without libxdp.
+#[test]
+fn each_system_call_fails_with_tx_metadata_too() {
+    let Some(net) = Net::new() else { return };
+    if tx_metadata::kernel_can() {
+        check(&net, " on");
+    }
+}
+
+fn check(net: &Net, option: &str) {
+    let names = format!("{} {}{option}", net.near, net.far);
+    let mut child = child::start("inject", &names);
     let report = child::line(&mut child);
     assert!(child.wait().unwrap().success(), "{report}");
     eprintln!("{report}");
@@ -106,8 +121,13 @@ fn each_system_call_fails_once_or_for_ever_and_nothing_is_left_behind() {
 }
 
 /// What the child does.
-pub(crate) fn run(near: &str, far: &str) {
+pub(crate) fn run(near: &str, far: &str, tx_metadata: TxMetadata) {
     let (ask, asked) = channel();
+    let near = &PortConfig {
+        frames: FRAMES,
+        tx_metadata,
+        ..config(near)
+    };
     let far = Packet::open(far);
     // Before the filter, so that its calls are its own. Ends with the process.
     thread::spawn(move || serve_far_end(&far, &asked));
@@ -145,7 +165,7 @@ pub(crate) fn run(near: &str, far: &str) {
             match outcome {
                 Outcome::Refused(text) => {
                     refused += 1;
-                    assert!(text.len() > 20 && text.contains(near), "{context}");
+                    assert!(text.len() > 20 && text.contains(&near.ifname), "{context}");
                 }
                 Outcome::Served(_) => {}
                 // Nothing passes while it lasts; else all does.
@@ -164,7 +184,7 @@ pub(crate) fn run(near: &str, far: &str) {
 
 /// A release that fails loses what it was to give back, and nothing else: with that given back by us, all is as
 /// before. The life before it was as good as any, and so is the next one.
-fn fail_releases(near: &str, ask: &Sender<()>, before: &Held, count: usize) {
+fn fail_releases(near: &PortConfig, ask: &Sender<()>, before: &Held, count: usize) {
     assert!(count > 10, "{count} releases");
     for which in (0..count).map(Some).chain([None]) {
         let life = live(near, ask, Some(Fault::Release(which)));
@@ -189,12 +209,12 @@ fn serve_far_end(far: &Packet, asked: &Receiver<()>) {
 }
 
 /// One life of a queue in a thread whose calls are supervised.
-fn live(near: &str, ask: &Sender<()>, fault: Option<Fault>) -> Life {
+fn live(near: &PortConfig, ask: &Sender<()>, fault: Option<Fault>) -> Life {
     let closing = Arc::new(AtomicBool::new(false));
     let tell_closing = closing.clone();
     let numbers: Vec<_> = CALLS.iter().chain(&RELEASES).map(|(it, _)| *it).collect();
     let (tell, listener) = channel::<OwnedFd>();
-    let (near, ask) = (near.to_owned(), ask.clone());
+    let (near, ask) = (near.clone(), ask.clone());
     let thread = thread::spawn(move || {
         tell.send(seccomp::supervise(&numbers).unwrap()).unwrap();
         drop(tell);
@@ -285,12 +305,9 @@ fn subject(call: &Call) -> Option<&'static str> {
 
 /// `closing` is set when only the drops are left. What they ask the kernel (where the rings are) can't fail, and
 /// libxdp could do nothing about it; what they give back can.
-fn serve_queue(near: &str, ask: &Sender<()>, closing: &AtomicBool) -> Outcome {
-    let config = PortConfig {
-        frames: FRAMES,
-        ..config(near)
-    };
-    let mut port = match Port::open(&config) {
+fn serve_queue(config: &PortConfig, ask: &Sender<()>, closing: &AtomicBool) -> Outcome {
+    let near = &config.ifname;
+    let mut port = match Port::open(config) {
         Ok(port) => port,
         Err(error) => return Outcome::Refused(sentence(&error)),
     };
@@ -347,47 +364,4 @@ fn sentence(error: &OpenError) -> String {
         "{text}"
     );
     text
-}
-
-/// What the process holds of the system.
-#[derive(Debug, PartialEq, Eq)]
-struct Held {
-    descriptors: usize,
-    sockets: u32,
-    mappings: usize,
-}
-
-impl Held {
-    fn now() -> Self {
-        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
-        Self {
-            descriptors: std::fs::read_dir("/proc/self/fd").unwrap().count(),
-            sockets: xdp_sockets().unwrap(),
-            // The rings' mappings, by the name that the kernel gives them.
-            mappings: maps
-                .lines()
-                .filter(|line| line.contains("socket:["))
-                .count(),
-        }
-    }
-
-    /// The kernel releases a socket some 50 ms after its end.
-    fn settled(wanted: &Self) -> Self {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let now = Self::now();
-            let rest = now.sockets == wanted.sockets && now.mappings == wanted.mappings;
-            if rest || Instant::now() > deadline {
-                return now;
-            }
-            thread::sleep(std::time::Duration::from_millis(1));
-        }
-    }
-}
-
-fn xdp_sockets() -> io::Result<u32> {
-    let protocols = std::fs::read_to_string("/proc/thread-self/net/protocols")?;
-    let line = protocols.lines().find(|line| line.starts_with("XDP"));
-    let count = line.and_then(|line| line.split_whitespace().nth(2)?.parse().ok());
-    count.ok_or_else(|| io::Error::other("no XDP in /proc/net/protocols"))
 }

@@ -95,6 +95,7 @@ fn nothing_is_in_the_way_on_veth() {
         Trial {
             mode,
             zero_copy,
+            tx_checksum: false,
             mtu
         }
     );

@@ -6,6 +6,10 @@ use ringwire_tests::wirecheck::pattern;
 /// Ethernet, IPv4 and UDP headers.
 const HEADERS: usize = 14 + 20 + 8;
 
+/// Where the UDP header and its checksum are.
+pub(crate) const UDP_START: usize = 14 + 20;
+pub(crate) const UDP_CHECKSUM: usize = UDP_START + 6;
+
 /// The shortest: headers and the number. (A card pads it to 60 bytes.)
 const SHORTEST: usize = HEADERS + 4;
 
@@ -50,11 +54,30 @@ pub(crate) fn number_of(seed: u64, got: &[u8]) -> Option<u32> {
         .then_some(number)
 }
 
-/// The Internet checksum (RFC 1071) of a header of an even length.
+/// The same with the sum over UDP's pseudo-header in the place of its checksum, which is at [`UDP_CHECKSUM`].
+pub(crate) fn partial_frame(seed: u64, number: u32) -> Vec<u8> {
+    let mut frame = frame(seed, number);
+    let sum = !checksum(&pseudo_header(&frame));
+    frame[UDP_CHECKSUM..UDP_CHECKSUM + 2].copy_from_slice(&sum.to_be_bytes());
+    frame
+}
+
+/// Whether the UDP checksum is right.
+pub(crate) fn is_right(frame: &[u8]) -> bool {
+    let length = usize::from(u16::from_be_bytes([frame[38], frame[39]]));
+    let udp = [&pseudo_header(frame), &frame[UDP_START..UDP_START + length]].concat();
+    frame[UDP_CHECKSUM..UDP_CHECKSUM + 2] != [0, 0] && checksum(&udp) == 0
+}
+
+fn pseudo_header(frame: &[u8]) -> Vec<u8> {
+    [&frame[26..34], &[0, 17], &frame[38..40]].concat()
+}
+
+/// The Internet checksum (RFC 1071).
 fn checksum(header: &[u8]) -> u16 {
-    let words = header.chunks_exact(2);
+    let words = header.chunks(2);
     let mut sum: u32 = words
-        .map(|it| u32::from(u16::from_be_bytes([it[0], it[1]])))
+        .map(|it| u32::from(u16::from_be_bytes([it[0], it.get(1).copied().unwrap_or(0)])))
         .sum();
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);

@@ -12,4 +12,5 @@ mod frame;
 mod guest;
 mod large;
 mod port;
+mod tx_metadata;
 mod virtio;

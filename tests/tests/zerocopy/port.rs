@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use net_afxdp::{AttachMode, LinkMonitor, Port, PortConfig, Queue, Require};
+use net_afxdp::{AttachMode, LinkMonitor, OpenError, Port, PortConfig, Queue, Require};
 use ringwire_tests::Wire;
 
 use crate::frame::{frame, number_of};
@@ -21,6 +21,13 @@ const BURST: u32 = 40;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) fn open(wire: &Wire, near: bool, config: PortConfig) -> (Port, Vec<Queue>) {
+    let mut port = try_open(wire, near, config).unwrap_or_else(|error| panic!("{error}"));
+    let queues = port.take_queues();
+    (port, queues)
+}
+
+/// Opens the card at that end of the wire.
+pub(crate) fn try_open(wire: &Wire, near: bool, config: PortConfig) -> Result<Port, OpenError> {
     let ifname = if near {
         Wire::IFNAME
     } else {
@@ -39,11 +46,7 @@ pub(crate) fn open(wire: &Wire, near: bool, config: PortConfig) -> (Port, Vec<Qu
             })
             .join()
     });
-    let mut port = opened
-        .expect("it does not panic")
-        .unwrap_or_else(|error| panic!("{error}"));
-    let queues = port.take_queues();
-    (port, queues)
+    opened.expect("it does not panic")
 }
 
 /// Frames of `seed` from one end to the other, over all queues in turn, all checked; how many came over each queue.

@@ -34,6 +34,7 @@ impl NetdevCheck {
                 Ok(opened) => json!({
                     "mode": opened.mode.to_string(),
                     "zero_copy": opened.zero_copy,
+                    "tx_checksum": opened.tx_checksum,
                     "mtu": opened.mtu,
                 }),
                 Err(why) => json!({ "error": why }),
@@ -65,6 +66,7 @@ fn features(features: XdpFeatures) -> Value {
         "zero_copy": features.zero_copy,
         "multi_buffer": features.multi_buffer,
         "zero_copy_fragments": features.zero_copy_fragments,
+        "tx_checksum": features.tx_checksum,
     })
 }
 

@@ -53,10 +53,12 @@ impl Display for Words {
         let Opened {
             mode,
             zero_copy,
+            tx_checksum,
             mtu,
         } = self.0;
         let copy = if zero_copy { "zero-copy" } else { "copy" };
-        write!(f, "{mode} mode, {copy}, MTU {mtu}")
+        write!(f, "{mode} mode, {copy}, MTU {mtu}")?;
+        f.write_str(if tx_checksum { ", tx-checksum" } else { "" })
     }
 }
 
@@ -92,13 +94,14 @@ fn interface(f: &mut Formatter<'_>, probe: &Probe) -> fmt::Result {
 }
 
 /// The abilities by their names in JSON and in the table.
-pub(super) fn named(probe: &Probe) -> [(&'static str, &'static str, &Ability); 6] {
+pub(super) fn named(probe: &Probe) -> [(&'static str, &'static str, &Ability); 7] {
     [
         ("load", "load a program", &probe.load),
         ("native", "native mode", &probe.native),
         ("skb", "skb mode", &probe.skb),
         ("zero_copy", "zero-copy", &probe.zero_copy),
         ("multi_buffer", "multi-buffer", &probe.multi_buffer),
+        ("tx_checksum", "tx-checksum", &probe.tx_checksum),
         ("lock_memory", "locked memory", &probe.lock_memory),
     ]
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use devices::virtio::net::BusyPoll;
-use net_afxdp::{AttachMode, Require};
+use net_afxdp::{AttachMode, Require, TxMetadata};
 
 use super::{
     offloads::{OffloadsError, offloads},
@@ -75,6 +75,13 @@ pub fn netdev(text: &str, index: usize) -> Result<NetdevConfig, NetdevError> {
         _ => None,
     })?;
     port.require = require.unwrap_or(port.require);
+    let tx_metadata = options.convert("tx-metadata", "auto, on or off", |value| match value {
+        "auto" => Some(TxMetadata::Auto),
+        "on" => Some(TxMetadata::On),
+        "off" => Some(TxMetadata::Off),
+        _ => None,
+    })?;
+    port.tx_metadata = tx_metadata.unwrap_or(port.tx_metadata);
     config.rate = options.convert("rate", rate::EXPECTED, rate::rate)?;
     config.source = source::source(&mut options)?;
     let busy_poll = options.convert("busy-poll", BUSY_POLL, busy_poll)?;
@@ -172,7 +179,8 @@ mod tests {
     fn all_keys_are_read() {
         let config = netdev(
             "af-xdp,id=a,ifname=eth1,mode=skb,force-copy=on,queues=2,start-queue=3,frames=512,\
-             require=any,rate=1K,inhibit=on,sock-fds=7:8,zero-copy-tx=on",
+             require=any,rate=1K,inhibit=on,sock-fds=7:8,zero-copy-tx=on,\
+             tx-metadata=off",
             4,
         );
         let wanted = NetdevConfig {
@@ -185,6 +193,7 @@ mod tests {
                 frames: 512,
                 require: Require::Any,
                 scattered: false,
+                tx_metadata: TxMetadata::Off,
             },
             source: SourceConfig::SockFds(vec![7, 8]),
             rate: rate::rate("1K"),
@@ -197,6 +206,10 @@ mod tests {
         for (value, require) in [("native", Require::Native), ("zerocopy", Require::ZeroCopy)] {
             let config = netdev(&format!("af-xdp,ifname=eth1,require={value}"), 0).unwrap();
             assert_eq!(config.port.require, require);
+        }
+        for (value, wanted) in [("auto", TxMetadata::Auto), ("on", TxMetadata::On)] {
+            let config = netdev(&format!("af-xdp,ifname=eth1,tx-metadata={value}"), 0).unwrap();
+            assert_eq!(config.port.tx_metadata, wanted);
         }
     }
 
@@ -231,6 +244,10 @@ mod tests {
             (
                 "zero-copy-tx=yes",
                 "'yes' is no value for zero-copy-tx: on or off",
+            ),
+            (
+                "tx-metadata=yes",
+                "'yes' is no value for tx-metadata: auto, on or off",
             ),
             (
                 "busy-poll=100001",

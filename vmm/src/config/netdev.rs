@@ -3,7 +3,7 @@
 use std::{collections::HashSet, os::fd::RawFd, path::PathBuf};
 
 use devices::virtio::net::{BusyPoll, Offloads, RateLimit};
-use net_afxdp::{AttachMode, PortConfig, Require};
+use net_afxdp::{AttachMode, PortConfig, Require, TxMetadata};
 
 use super::Transport;
 
@@ -126,6 +126,11 @@ pub enum NetdevConfigError {
         /// What excludes it.
         with: &'static str,
     },
+    /// no room for metadata before what is sent in place
+    #[error(
+        "netdev '{0}': tx-metadata=on is not possible with zero-copy-tx=on, whose frames have no room for it before them: leave one of them out"
+    )]
+    MetadataInPlace(String),
 }
 
 impl NetdevConfig {
@@ -179,6 +184,9 @@ impl NetdevConfig {
                 sockets,
                 queues,
             });
+        }
+        if self.zero_copy_tx && self.port.tx_metadata == TxMetadata::On {
+            return Err(NetdevConfigError::MetadataInPlace(id()));
         }
         let with = match require {
             Require::ZeroCopy if self.port.force_copy => "force-copy=on",
@@ -346,6 +354,22 @@ mod tests {
             refused(&[sockets(&[3, 3], 2)]),
             "netdev 'net0': the file descriptor 3 is given twice"
         );
+    }
+
+    #[test]
+    fn metadata_has_no_room_before_what_is_sent_in_place() {
+        let netdev = |tx_metadata| {
+            with(|netdev| {
+                netdev.zero_copy_tx = true;
+                netdev.port.tx_metadata = tx_metadata;
+            })
+        };
+        assert_eq!(
+            refused(&[netdev(TxMetadata::On)]),
+            "netdev 'net0': tx-metadata=on is not possible with zero-copy-tx=on, whose frames have no \
+             room for it before them: leave one of them out"
+        );
+        check(&[netdev(TxMetadata::Auto)]).unwrap();
     }
 
     #[test]

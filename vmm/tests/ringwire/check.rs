@@ -90,6 +90,29 @@ fn a_trial_tells_the_mode() {
     assert_eq!(value["trial"]["mode"], "native");
     assert_eq!(value["trial"]["zero_copy"], false);
     assert_eq!(value["trial"]["mtu"], 1500);
+    assert_eq!(value["trial"]["tx_checksum"], false);
+    assert_eq!(value["features"]["tx_checksum"], false);
+    assert_eq!(value["abilities"]["tx_checksum"]["state"], "refused");
+    wire.assert_clean();
+}
+
+/// A veth says nothing of checksums, but its kernel takes them in copy mode, from Linux 6.8 on.
+#[test]
+fn checksums_can_be_left_to_the_kernel() {
+    if !is_root() {
+        return;
+    }
+    let wire = Wire::new();
+    let netdev = format!("{},tx-metadata=on", wire.netdev());
+    let (value, works) = json(&netdev, &["--try"]);
+    if works {
+        assert_eq!(value["trial"]["tx_checksum"], true, "{value}");
+    } else {
+        let what = value["problems"][0]["what"].as_str().unwrap_or_default();
+        assert!(what.contains("Linux 6.8 and later do"), "{value}");
+    }
+    let end = check(&format!("{},tx-metadata=on,zero-copy-tx=on", wire.netdev()));
+    end.assert_fails(1, "tx-metadata=on is not possible with zero-copy-tx=on");
     wire.assert_clean();
 }
 

@@ -9,7 +9,7 @@ use std::{
 use net_afxdp::{FileRange, Queue, SharedMemory};
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
-use super::backend::{BackendReport, FrameAccount, NetBackend, Piece, SendError};
+use super::backend::{BackendReport, ChecksumRequest, FrameAccount, NetBackend, Piece, SendError};
 use crate::GuestRam;
 
 /// Guest RAM for queues that send from it in place ([`Port::open_sharing`](net_afxdp::Port::open_sharing)).
@@ -58,6 +58,20 @@ impl NetBackend for AfXdpBackend {
 
     fn send(&mut self, len: usize, fill: impl FnMut(&mut [u8])) -> Result<(), SendError> {
         self.0.send(len, fill).map_err(send_error)
+    }
+
+    fn completes_checksums(&self) -> bool {
+        self.0.completes_checksums()
+    }
+
+    fn send_with_checksum(
+        &mut self,
+        len: usize,
+        checksum: ChecksumRequest,
+        fill: impl FnMut(&mut [u8]),
+    ) -> Result<(), SendError> {
+        let sent = self.0.send_with_checksum(len, checksum, fill);
+        sent.map_err(send_error)
     }
 
     fn sends_in_place(&self) -> bool {
@@ -113,6 +127,7 @@ fn send_error(error: net_afxdp::SendError) -> SendError {
         net_afxdp::SendError::TooShort => SendError::TooShort,
         net_afxdp::SendError::Full => SendError::Full,
         net_afxdp::SendError::NotInPlace => SendError::NotInPlace,
+        net_afxdp::SendError::NoChecksum => SendError::NoChecksum,
     }
 }
 

@@ -2,6 +2,9 @@
 
 use std::{io, ops::ControlFlow, os::fd::BorrowedFd};
 
+/// A checksum that the back end is to complete: over all bytes of the frame from `start` on, into the field at
+/// `offset` from there.
+pub use net_afxdp::ChecksumRequest;
 /// A range of guest RAM, whose regions count as one after the other: offset 0 is the start of the first.
 pub use net_afxdp::Piece;
 
@@ -39,6 +42,26 @@ pub trait NetBackend: Send + 'static {
     /// `TooLong` and `TooShort` concern this frame alone (the caller drops and counts it); `Full`: retry when
     /// [`event_fd`](Self::event_fd) is writable.
     fn send(&mut self, len: usize, fill: impl FnMut(&mut [u8])) -> Result<(), SendError>;
+
+    /// Whether [`send_with_checksum`](Self::send_with_checksum) is worth a try. Does not change.
+    fn completes_checksums(&self) -> bool {
+        false
+    }
+
+    /// [`send`](Self::send)s one frame whose checksum the back end completes. `fill` writes the sum of the
+    /// pseudo-header into its field.
+    ///
+    /// # Errors
+    /// `NoChecksum`: complete it, and use [`send`](Self::send); the others as there.
+    fn send_with_checksum(
+        &mut self,
+        len: usize,
+        checksum: ChecksumRequest,
+        fill: impl FnMut(&mut [u8]),
+    ) -> Result<(), SendError> {
+        let _ = (len, checksum, fill);
+        Err(SendError::NoChecksum)
+    }
 
     /// Publishes what was queued and wakes the carrier up if it asks for it: at most a bounded
     /// number of system calls a burst.
@@ -142,4 +165,7 @@ pub enum SendError {
     /// of `send_in_place` only: the frame has to be copied
     #[error("the frame can't be sent from where it is")]
     NotInPlace,
+    /// of `send_with_checksum` only: the checksum has to be completed before
+    #[error("the back end does not complete the checksum of this frame")]
+    NoChecksum,
 }

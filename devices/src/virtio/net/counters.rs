@@ -99,6 +99,9 @@ counters! {
     tx_bytes,
     /// Those of `tx_frames`, segments apart, whose checksum was completed.
     tx_checksums,
+    /// Those of `tx_frames`, segments among them, whose checksum was left to the back end: to the card, or to
+    /// the kernel.
+    tx_checksums_offloaded,
     /// Frames that were cut into segments, each of which is one of `tx_frames`.
     tx_segmented,
     /// Those of `tx_frames` that were sent from guest memory, and not copied. Where that is asked for,

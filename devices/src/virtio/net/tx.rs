@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::{
     NetBackend,
-    backend::SendError,
+    backend::{ChecksumRequest, SendError},
     carrier::Carrier,
     counters::PairCounters,
     in_place,
@@ -44,6 +44,8 @@ pub(super) struct Tx {
     chain: Chain,
     /// How far the frame in `chain` is cut. None: the chain is done with.
     cutting: Option<Segmenter>,
+    /// The checksums of its segments are left to the back end.
+    offloaded: Option<ChecksumRequest>,
     features: u64,
     /// The frame in `chain` was sent where it lies: the driver does not have it back yet.
     stays: bool,
@@ -55,6 +57,7 @@ impl Tx {
         Self {
             chain: queue.new_chain(),
             cutting: None,
+            offloaded: None,
             stays: false,
             queue,
             counters,
@@ -109,8 +112,8 @@ impl Tx {
                     return Ok(TxOutcome::Blocked);
                 }
                 Ok(_) => {}
-                // `send` has copied it then.
-                Err(SendError::NotInPlace) => {}
+                // `send` has copied it, or completed the checksum, then.
+                Err(SendError::NotInPlace | SendError::NoChecksum) => {}
                 Err(SendError::TooLong) => self.counters.tx_too_long.add(1),
                 Err(SendError::TooShort) => self.counters.tx_too_short.add(1),
             }
@@ -174,15 +177,23 @@ impl Tx {
                 let Some(place) = Place::new(start, offset, len) else {
                     return Ok(self.refuse());
                 };
-                emit::with_checksum(backend, reader, len, place)?;
-                self.counters.tx_checksums.add(1);
+                if emit::without_checksum(backend, reader.clone(), len, place)? {
+                    self.counters.tx_checksums_offloaded.add(1);
+                } else {
+                    emit::with_checksum(backend, reader, len, place)?;
+                    self.counters.tx_checksums.add(1);
+                }
             }
             Some(TxWork::Segments(request)) => {
                 match cut(&reader, len, request) {
                     Ok(cutting) if cutting.longest() > backend.max_frame() => {
                         return Err(SendError::TooLong);
                     }
-                    Ok(cutting) => self.cutting = Some(cutting),
+                    Ok(cutting) => {
+                        let offloads = backend.completes_checksums();
+                        self.offloaded = cutting.checksum_request().filter(|_| offloads);
+                        self.cutting = Some(cutting);
+                    }
                     Err(SegmentError::TooLong) => return Err(SendError::TooLong),
                     Err(_) => return Ok(self.refuse()),
                 }
@@ -222,10 +233,18 @@ impl Tx {
         reader.skip(self.header_len + cutting.position());
         let mut count = 0;
         while count < most && !cutting.is_done() && !meter.is_spent() {
-            let len = match emit::segment(backend, cutting, &mut reader) {
+            let sent = match self.offloaded {
+                Some(request) => emit::partial_segment(backend, cutting, &mut reader, request),
+                None => emit::segment(backend, cutting, &mut reader),
+            };
+            let len = match sent {
                 Ok(len) => len,
                 Err(SendError::Full) if count > 0 => return Ok(count),
                 Err(SendError::Full) => return Err(SendError::Full),
+                Err(SendError::NoChecksum) if self.offloaded.is_some() => {
+                    self.offloaded = None;
+                    continue;
+                }
                 Err(error) => {
                     self.cutting = None;
                     return Err(error);
@@ -234,6 +253,9 @@ impl Tx {
             meter.spend(len);
             self.counters.tx_frames.add(1);
             self.counters.tx_bytes.add(len as u64);
+            if self.offloaded.is_some() {
+                self.counters.tx_checksums_offloaded.add(1);
+            }
             count += 1;
         }
         if cutting.is_done() {

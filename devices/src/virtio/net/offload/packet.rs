@@ -139,6 +139,13 @@ impl Packet {
         }
     }
 
+    /// Whether every card that looks at headers finds the TCP or UDP header: at most one VLAN tag before the IP header,
+    /// and nothing between the two.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        !self.has_options && self.network_start <= ethernet::LEN + ethernet::TAG_LEN
+    }
+
     /// Offset of the checksum in the TCP or UDP header (`csum_offset` of virtio 1.2, 5.1.6).
     #[must_use]
     pub fn checksum_offset(&self) -> usize {

@@ -5,6 +5,7 @@
 //! one only, CWR on the first one only (RFC 3168, section 6.1.2).
 
 use super::{
+    super::backend::ChecksumRequest,
     Kind, MAX_HEADERS,
     checksum::Checksum,
     header::{ipv4, ipv6, tcp, udp},
@@ -72,7 +73,9 @@ pub struct Segmenter {
     payload: usize,
     size: usize,
     done: usize,
-    /// Of the TCP or UDP header and its pseudo-header, and of the IPv4 header, without the fields that differ.
+    /// Of the pseudo-header, of that and the TCP or UDP header, and of the IPv4 header, without the fields that
+    /// differ.
+    pseudo_sum: Checksum,
     transport_sum: Checksum,
     network_sum: Checksum,
     id: u16,
@@ -103,16 +106,20 @@ impl Segmenter {
             sum.add(headers.get(from..to).unwrap_or_default());
             sum
         };
-        let mut transport_sum = sum_of(transport, packet.payload_start);
-        if packet.is_routed {
+        let pseudo_sum = if packet.is_routed {
             // The driver knows the last destination, and has summed it up with the length of the whole.
-            transport_sum.add_u16(packet.checksum(start).unwrap_or(0));
-            transport_sum.add_u16(!low_16(frame_len - transport));
+            let mut sum = Checksum::new();
+            sum.add_u16(packet.checksum(start).unwrap_or(0));
+            sum.add_u16(!low_16(frame_len - transport));
+            sum
         } else {
-            transport_sum.add_sum(packet.pseudo_header(start, 0));
-        }
+            packet.pseudo_header(start, 0)
+        };
+        let mut transport_sum = sum_of(transport, packet.payload_start);
+        transport_sum.add_sum(pseudo_sum);
         Ok(Self {
             network_sum: sum_of(network, transport),
+            pseudo_sum,
             transport_sum,
             headers,
             packet,
@@ -160,15 +167,54 @@ impl Segmenter {
         self.done += self.payload_len();
     }
 
+    /// Where each segment's checksum is, if a card can be trusted to find the headers.
+    #[must_use]
+    pub fn checksum_request(&self) -> Option<ChecksumRequest> {
+        let packet = self.packet;
+        packet.is_plain().then(|| ChecksumRequest {
+            start: low_16(packet.transport_start),
+            offset: low_16(packet.checksum_offset()),
+        })
+    }
+
     /// The headers of the next segment, whose payload has the sum `payload`.
     pub fn header(&mut self, payload: Checksum) -> &[u8] {
+        let mut sum = self.transport_sum;
+        sum.add_sum(payload);
+        let transport_len = self.write_fields(&mut sum);
+        sum.add_u16(transport_len);
+        let sum = match self.packet.transport {
+            Transport::Tcp => sum.finish(),
+            Transport::Udp => sum.finish_nonzero(),
+        };
+        self.with_checksum(sum)
+    }
+
+    /// The headers of the next segment, with the sum over the pseudo-header in place of the TCP or UDP checksum.
+    pub fn partial_header(&mut self) -> &[u8] {
+        let transport_len = self.write_fields(&mut Checksum::new());
+        let mut sum = self.pseudo_sum;
+        sum.add_u16(transport_len);
+        self.with_checksum(sum.sum())
+    }
+
+    fn with_checksum(&mut self, checksum: u16) -> &[u8] {
+        let (start, end) = (self.packet.transport_start, self.packet.payload_start);
+        let field = match self.packet.transport {
+            Transport::Tcp => tcp::CHECKSUM,
+            Transport::Udp => udp::CHECKSUM,
+        };
+        field.set_number(&mut self.headers, start, checksum);
+        self.headers.get(..end).unwrap_or_default()
+    }
+
+    /// Writes the next segment's fields other than the TCP or UDP checksum, and adds those of that header to `sum`.
+    /// Returns the bytes from there on.
+    fn write_fields(&mut self, sum: &mut Checksum) -> u16 {
         let len = self.header_len() + self.payload_len();
         self.write_network(len);
-        let (start, end) = (self.packet.transport_start, self.packet.payload_start);
+        let start = self.packet.transport_start;
         let transport_len = low_16(len - start);
-        let mut sum = self.transport_sum;
-        sum.add_u16(transport_len);
-        sum.add_sum(payload);
         match self.packet.transport {
             Transport::Tcp => {
                 let (sequence, flags) = self.sequence_and_flags();
@@ -179,16 +225,13 @@ impl Segmenter {
                 let headers = &mut self.headers;
                 tcp::SEQUENCE.set_number(headers, start, sequence);
                 tcp::FLAGS.set(headers, start, [flags]);
-                tcp::CHECKSUM.set_number(headers, start, sum.finish());
             }
             Transport::Udp => {
                 sum.add_u16(transport_len);
-                let headers = &mut self.headers;
-                udp::LENGTH.set_number(headers, start, transport_len);
-                udp::CHECKSUM.set_number(headers, start, sum.finish_nonzero());
+                udp::LENGTH.set_number(&mut self.headers, start, transport_len);
             }
         }
-        self.headers.get(..end).unwrap_or_default()
+        transport_len
     }
 
     fn sequence_and_flags(&self) -> (u32, u8) {

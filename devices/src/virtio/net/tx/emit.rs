@@ -1,4 +1,4 @@
-//! A guest's frame into the back end's fragments, with its checksum.
+//! A guest's frame into the back end's fragments, with its checksum, unless the back end completes that.
 //!
 //! The bytes are copied and summed up piece by piece, while they are in the cache. A frame of several
 //! fragments has its checksum in the first: what follows is read twice. The guest may change it meanwhile, and
@@ -6,8 +6,8 @@
 
 use super::super::{
     NetBackend,
-    backend::SendError,
-    offload::{checksum::Checksum, segment::Segmenter},
+    backend::{ChecksumRequest, SendError},
+    offload::{checksum::Checksum, packet::Packet, segment::Segmenter},
 };
 use crate::virtio::queue::Reader;
 
@@ -66,6 +66,70 @@ pub(super) fn with_checksum<B: NetBackend>(
         }
         offset += fragment.len();
     })
+}
+
+/// Most bytes of headers of a frame whose checksum is left to the back end: an Ethernet header with a tag, an IPv6 header
+/// and the longest TCP header.
+const MOST_PLAIN: usize = 14 + 4 + 40 + 60;
+
+/// Sends the `len` bytes at `reader` with their checksum left to the back end. False, and nothing is sent: it does not
+/// complete this one.
+pub(super) fn without_checksum<B: NetBackend>(
+    backend: &mut B,
+    mut reader: Reader<'_>,
+    len: usize,
+    place: Place,
+) -> Result<bool, SendError> {
+    if !backend.completes_checksums() {
+        return Ok(false);
+    }
+    let Some(request) = plain_request(&reader, len, place) else {
+        return Ok(false);
+    };
+    let sent = backend.send_with_checksum(len, request, |fragment| fill(&mut reader, fragment));
+    match sent {
+        Ok(()) => Ok(true),
+        Err(SendError::NoChecksum) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// What to ask the back end for, if it is the checksum that it finds by itself. Some cards look at the headers and not at
+/// the request, so a driver that asks for anything else has it done here.
+fn plain_request(reader: &Reader<'_>, len: usize, place: Place) -> Option<ChecksumRequest> {
+    let mut headers = [0; MOST_PLAIN];
+    let read = reader.clone().read(&mut headers);
+    let packet = Packet::parse(headers.get(..read.min(len))?).ok()?;
+    let asked = (packet.transport_start, packet.checksum_start());
+    if !packet.is_plain() || packet.end != len || asked != (place.start, place.field) {
+        return None;
+    }
+    Some(ChecksumRequest {
+        start: u16::try_from(place.start).ok()?,
+        offset: u16::try_from(packet.checksum_offset()).ok()?,
+    })
+}
+
+/// Sends the next segment, whose payload is at `reader`, with its checksum left to the back end, and passes over both.
+pub(super) fn partial_segment<B: NetBackend>(
+    backend: &mut B,
+    segmenter: &mut Segmenter,
+    reader: &mut Reader<'_>,
+    request: ChecksumRequest,
+) -> Result<usize, SendError> {
+    let len = segmenter.header_len() + segmenter.payload_len();
+    let mut at = reader.clone();
+    let mut headers = segmenter.partial_header();
+    backend.send_with_checksum(len, request, |fragment| {
+        let (here, later) = headers.split_at(headers.len().min(fragment.len()));
+        let (header, body) = fragment.split_at_mut(here.len());
+        header.copy_from_slice(here);
+        fill(&mut at, body);
+        headers = later;
+    })?;
+    *reader = at;
+    segmenter.advance();
+    Ok(len)
 }
 
 /// Sends the next segment, whose payload is at `reader`, and passes over both.
