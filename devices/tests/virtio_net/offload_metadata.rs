@@ -114,7 +114,7 @@ impl NetBackend for Card {
     ) -> Result<(), SendError> {
         let done = self.asked.completed.load(Ordering::SeqCst);
         let number = done + self.asked.refused.load(Ordering::SeqCst) + 1;
-        if self.moody > 0 && number % self.moody == 0 {
+        if number.is_multiple_of(self.moody) {
             self.asked.refused.fetch_add(1, Ordering::SeqCst);
             return Err(SendError::NoChecksum);
         }
