@@ -74,6 +74,27 @@ impl Queue {
     /// # Errors
     /// `NoChecksum`: complete it, and use [`send`](Self::send). That is so for all frames of a queue whose
     /// [`completes_checksums`](Self::completes_checksums) is false. The others are as there.
+    ///
+    /// # Example
+    /// ```no_run
+    /// use net_afxdp::{ChecksumRequest, Port, PortConfig, TxMetadata};
+    ///
+    /// /// UDP over IPv4, with the sum over the pseudo-header in place of the checksum.
+    /// fn send(frame: &[u8]) -> Result<(), Box<dyn std::error::Error>> {
+    ///     let config = PortConfig {
+    ///         ifname: "veth0".to_owned(),
+    ///         tx_metadata: TxMetadata::On,
+    ///         ..PortConfig::default()
+    ///     };
+    ///     let mut port = Port::open(&config)?;
+    ///     let mut queue = port.take_queues().remove(0);
+    ///     // Behind 14 bytes of Ethernet and 20 of IPv4; the field is 6 bytes into the UDP header.
+    ///     let checksum = ChecksumRequest { start: 34, offset: 6 };
+    ///     queue.send_with_checksum(frame.len(), checksum, |bytes| bytes.copy_from_slice(frame))?;
+    ///     queue.flush()?;
+    ///     Ok(())
+    /// }
+    /// ```
     pub fn send_with_checksum(
         &mut self,
         length: usize,
