@@ -24,6 +24,7 @@ pub struct Options<'a> {
     cpus: u32,
     memory: String,
     cmdline: String,
+    jail: Vec<String>,
     args: Vec<String>,
 }
 
@@ -44,6 +45,7 @@ impl<'a> Options<'a> {
             cpus: 2,
             memory: "256M".into(),
             cmdline: "quiet ringwire.driven".into(),
+            jail: Vec::new(),
             args: Vec::new(),
         }
     }
@@ -90,6 +92,14 @@ impl<'a> Options<'a> {
         self
     }
 
+    /// In `ringwire jail`, with these arguments.
+    #[must_use]
+    pub fn jail(mut self, args: &[&str]) -> Self {
+        let words = ["jail"].iter().chain(args).chain(&["--"]);
+        self.jail = words.map(|word| (*word).to_owned()).collect();
+        self
+    }
+
     /// Virtio over MMIO instead of PCI.
     #[must_use]
     pub fn mmio(self) -> Self {
@@ -119,6 +129,7 @@ impl<'a> Options<'a> {
         };
         command
             .arg("-v")
+            .args(&self.jail)
             .arg("run")
             .arg("--kernel")
             .arg(&self.kernel)

@@ -7,6 +7,7 @@ mod disk;
 mod faults;
 mod flood;
 mod icmp;
+mod jail;
 mod life;
 mod mixed;
 mod net;

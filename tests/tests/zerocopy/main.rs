@@ -11,6 +11,9 @@ mod faults;
 mod frame;
 mod guest;
 mod large;
+// On the newest kernel: Linux 7.3 wants sockets handed over in another way than older ones.
+#[path = "../system/open.rs"]
+mod open;
 mod port;
 mod tx_metadata;
 mod virtio;
