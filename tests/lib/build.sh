@@ -4,10 +4,13 @@
 # executables KIND build|test OPTION...: builds (release), and prints the executables of KIND (bin, test) that cargo
 # made, one a line.
 # cargo tells where they are: the target directory may be anywhere.
-executables() {
+executables() { built_executables "$@" --release; }
+
+# built_executables KIND build|test OPTION...: the same in the profile that the options say, debug if none.
+built_executables() {
     local kind=$1
     shift
-    cargo "$@" --locked --release --message-format=json-render-diagnostics |
+    cargo "$@" --locked --message-format=json-render-diagnostics |
         jq -r --arg kind "$kind" \
             'select(.reason == "compiler-artifact" and .executable != null and .target.kind == [$kind]) | .executable'
 }

@@ -60,6 +60,12 @@ impl Setup {
         path("RINGWIRE_XSK_OBJECT")
     }
 
+    /// The program of vmm's tests of the `ringwire` command.
+    #[must_use]
+    pub fn vmm_tests() -> PathBuf {
+        path("RINGWIRE_VMM_TESTS")
+    }
+
     /// The `wirecheck` program, for this side of the wire; the guest has it in its `/bin`.
     #[must_use]
     pub fn wirecheck() -> PathBuf {

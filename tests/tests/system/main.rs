@@ -6,6 +6,7 @@ mod control;
 mod disk;
 mod faults;
 mod flood;
+mod hostile;
 mod icmp;
 mod jail;
 mod life;

@@ -96,7 +96,9 @@ fn survives(queues: u32, options: &str) {
     let wire = Wire::with_queues(queues);
     let mut far = Far::new(&wire, 1);
     let netdev = format!("af-xdp,ifname={}{options}", wire.name);
-    let arguments = ["-v", "--netdev", &netdev, "--cmdline", "acpi=off"];
+    // In an emulated host everything takes its time.
+    let cmdline = "acpi=off patience=120";
+    let arguments = ["-v", "--netdev", &netdev, "--cmdline", cmdline];
     let guest = Process::start(&mut run(&program("hostile"), &arguments));
     let mut guest = guest.with_patience(PATIENCE);
     let end = AtomicBool::new(false);
