@@ -27,7 +27,9 @@ use crate::config::{SerialConfig, SourceConfig, VmConfig};
 /// Where the new root is while it is being filled: a directory that every system has, and below which nobody keeps
 /// kernels or disks.
 const BASE: &str = "/proc";
-/// Files of no size and their directories.
+/// Read before huge pages are used, how many there are (`crate::memory`).
+const MEMINFO: &str = "/proc/meminfo";
+/// Files of no size and their directories; one page for [`MEMINFO`].
 const TMPFS: &std::ffi::CStr = c"size=64k,nr_inodes=2k,mode=755";
 /// Nothing here is to be executed, nor to give rights.
 const HARMLESS: MountFlags = MountFlags::NOSUID.union(MountFlags::NOEXEC);
@@ -72,6 +74,8 @@ enum Use {
 /// Leaves the calling process, in a mount namespace of its own already, such a root.
 pub(super) fn enter(config: &VmConfig) -> Result<(), RootError> {
     let home = env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
+    let meminfo = config.hugepages.then(|| fs::read(MEMINFO));
+    let meminfo = meminfo.transpose().map_err(system("read /proc/meminfo"))?;
     // Nothing of what follows is to be seen outside.
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     mount_change("/", private).map_err(system("part with the host's mounts"))?;
@@ -85,6 +89,10 @@ pub(super) fn enter(config: &VmConfig) -> Result<(), RootError> {
             path: path.to_owned(),
             source,
         })?;
+    }
+    if let Some(text) = meminfo {
+        // As it was: a proc file system of its own would show far more than that.
+        copy(Path::new(MEMINFO), &text).map_err(system("copy /proc/meminfo into the jail"))?;
     }
     // Relative paths of the configuration stay what they were.
     let inside = make_directories(&home).map_err(system("make a directory in the jail"))?;
@@ -160,6 +168,12 @@ fn put(path: &Path, for_what: Use) -> io::Result<()> {
         "",
     )?;
     Ok(())
+}
+
+/// A file with this content into the root.
+fn copy(path: &Path, content: &[u8]) -> io::Result<()> {
+    path.parent().map(make_directories).transpose()?;
+    fs::write(Path::new(BASE).join(inside(path)?), content)
 }
 
 /// How the mount of a file is limited: never less than its file system is already.

@@ -3,6 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 use super::{Files, NOBODY, inside, start, waiting};
@@ -20,7 +21,11 @@ impl Parent {
             .map(|line| line.split(' ').collect::<Vec<_>>());
         let version2 = mounts.find(|fields| fields[2] == "cgroup2");
         let parent = version2.and_then(|fields| {
-            let path = Path::new(fields[1]).join(format!("rw-test-{}", std::process::id()));
+            // One for each test, which run at the same time.
+            static NUMBER: AtomicU32 = AtomicU32::new(0);
+            let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+            let name = format!("rw-test-{}-{number}", std::process::id());
+            let path = Path::new(fields[1]).join(name);
             fs::create_dir(&path).ok().map(|()| Self(path))
         });
         if parent.is_none() {
