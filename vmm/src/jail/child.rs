@@ -9,8 +9,8 @@ use rustix::{
     event::{PollFd, PollFlags, poll},
     io::{Errno, retry_on_intr},
     process::{
-        Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process, pidfd_open,
-        pidfd_send_signal, waitid,
+        Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOptions, kill_process, pidfd_open,
+        pidfd_send_signal, waitid, waitpid,
     },
 };
 
@@ -28,8 +28,9 @@ impl Child {
     /// Takes a child that nobody has waited for.
     pub(super) fn new(pid: Pid) -> io::Result<Self> {
         let process = pidfd_open(pid, PidfdFlags::empty()).inspect_err(|_| {
-            // Nobody would end it otherwise.
+            // Nobody would end it otherwise; and the namespace's first process waits until it is reaped.
             let _ = kill_process(pid, Signal::KILL);
+            let _ = waitpid(Some(pid), WaitOptions::empty());
         })?;
         let ended = false;
         Ok(Self { process, ended })
