@@ -95,6 +95,8 @@ pub mod register {
     pub const QUEUE_DRIVER: u64 = 0x90;
     /// QueueDeviceLow.
     pub const QUEUE_DEVICE: u64 = 0xa0;
+    /// QueueReset.
+    pub const QUEUE_RESET: u64 = 0xc0;
     /// ConfigGeneration.
     pub const CONFIG_GENERATION: u64 = 0xfc;
     /// Start of the configuration space.
@@ -330,6 +332,15 @@ impl TestDriver {
             self.write(register + 4, high);
         }
         self.write(register::QUEUE_READY, 1);
+    }
+
+    /// Resets a queue and waits until that is done, as 4.1.4.3.2 has it.
+    pub fn reset_queue(&mut self, index: u16) {
+        self.write(register::QUEUE_SEL, u32::from(index));
+        self.write(register::QUEUE_RESET, 1);
+        for register in [register::QUEUE_RESET, register::QUEUE_READY] {
+            assert_eq!(self.read(register), 0, "queue {index} is reset");
+        }
     }
 
     /// The driver is ready (3.1.1, step 8).

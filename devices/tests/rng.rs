@@ -46,6 +46,21 @@ fn is_filled(bytes: &[u8]) -> bool {
     bytes.chunks_exact(16).all(|chunk| chunk != [0; 16])
 }
 
+/// VIRTIO_F_RING_RESET (2.6.1).
+#[test]
+fn its_queue_can_be_reset() {
+    for face in Face::ALL {
+        let mut rng = Rng::new(face);
+        for size in [8, 32, 64] {
+            let used = rng.submit(&[Buffer::writable(rng.memory, 100)]);
+            assert_eq!(used.len, 100);
+            rng.driver.reset_queue(0);
+            rng.queue = rng.driver.queue(0, size);
+        }
+        assert_eq!(rng.driver.status(), 15);
+    }
+}
+
 #[test]
 fn every_buffer_is_filled_and_no_two_alike() {
     for face in Face::ALL {

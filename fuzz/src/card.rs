@@ -4,7 +4,7 @@ use std::{cell::RefCell, ops::ControlFlow, sync::Arc, thread};
 
 use arbitrary::{Result, Unstructured};
 use devices::{
-    testing::{Buffer, DriverQueue, Face, TestDriver, status, wait_for},
+    testing::{Buffer, DriverQueue, Face, TestDriver, register, status, wait_for},
     virtio::{
         net::{NetBackend, NetConfig, NetDevice, loopback::Loopback, offload::segment::cut},
         queue::VERSION_1,
@@ -116,6 +116,22 @@ impl<'a> Guest<'a> {
         self.driver.kick(0);
     }
 
+    /// Resets a queue, and enables it with other rings.
+    fn renew(&mut self, index: u16, size: u16) {
+        self.driver.write(register::QUEUE_SEL, index.into());
+        self.driver.write(register::QUEUE_RESET, 1);
+        if self.driver.read(register::QUEUE_READY) != 0 {
+            // The script did not negotiate it.
+            return;
+        }
+        let queue = self.driver.queue(index, size);
+        match index {
+            0 => self.rx = queue,
+            1 => self.tx = queue,
+            _ => self.control = queue,
+        }
+    }
+
     fn inject(&mut self, frame: &[u8]) {
         let mut rest = frame;
         let sent = self.wire.send(frame.len(), &mut |buffer: &mut [u8]| {
@@ -220,7 +236,7 @@ fn frames_script(card: &mut (TestDriver, Loopback), u: &mut Unstructured<'_>) ->
         if u.is_empty() {
             break;
         }
-        let alive = match u.int_in_range(0..=9)? {
+        let alive = match u.int_in_range(0..=10)? {
             0..=3 => any_frame(&mut guest, u)?,
             4 | 5 => {
                 guest.post(u.arbitrary()?);
@@ -230,7 +246,12 @@ fn frames_script(card: &mut (TestDriver, Loopback), u: &mut Unstructured<'_>) ->
                 arrivals(&mut guest, u)?;
                 Some(())
             }
-            _ => any_command(&mut guest, u)?,
+            9 => any_command(&mut guest, u)?,
+            _ => {
+                let size = *u.choose(&[QUEUE_SIZE, 4, 64])?;
+                guest.renew(u.int_in_range(0..=2)?, size);
+                Some(())
+            }
         };
         if alive.is_none() {
             break;

@@ -5,8 +5,11 @@ use devices::{
     GuestRam,
     bus::BusDevice,
     pci::PciFunction,
-    testing::{Face, PciGuest, TestDriver, ram, status},
-    virtio::{ActivateError, Activation, VirtioDevice, queue::VERSION_1},
+    testing::{Face, PciGuest, TestDriver, ram, register, status},
+    virtio::{
+        ActivateError, Activation, VirtioDevice,
+        queue::{RING_RESET, VERSION_1},
+    },
 };
 
 /// A device without threads, which checks what its transport promises.
@@ -67,6 +70,27 @@ impl VirtioDevice for Probe {
     fn reset(&mut self) {
         self.active = None;
     }
+
+    fn reset_queue(&mut self, index: u16) -> std::result::Result<(), ActivateError> {
+        let active = self.active.as_mut().expect("a device at work");
+        assert!(active.features & RING_RESET != 0, "it was not negotiated");
+        active.queues[usize::from(index)] = None;
+        Ok(())
+    }
+
+    fn enable_queue(&mut self, activation: Activation) -> std::result::Result<(), ActivateError> {
+        let active = self.active.as_mut().expect("a device at work");
+        assert!(active.features & RING_RESET != 0, "it was not negotiated");
+        assert_eq!(activation.features, active.features);
+        let mut enabled = activation.queues.into_iter().flatten();
+        if let Some(queue) = enabled.next() {
+            let place = &mut active.queues[usize::from(queue.index)];
+            assert!(place.is_none(), "it was enabled already");
+            *place = Some(queue);
+        }
+        assert!(enabled.next().is_none(), "more than the one");
+        Ok(())
+    }
 }
 
 #[derive(Debug, Arbitrary)]
@@ -108,6 +132,9 @@ enum Step {
     },
     Start,
     Reset,
+    QueueReset {
+        index: u8,
+    },
 }
 
 #[derive(Debug, Clone, Copy, Arbitrary)]
@@ -168,7 +195,7 @@ fn script(face: Face, u: &mut Unstructured<'_>) -> Result<()> {
 
 fn step(face: Face, driver: &mut TestDriver, step: &Step) {
     match *step {
-        Step::Register { at, value } => register(face, driver, at.into(), value.number()),
+        Step::Register { at, value } => write_register(face, driver, at.into(), value.number()),
         Step::Access {
             write,
             bar,
@@ -207,11 +234,11 @@ fn step(face: Face, driver: &mut TestDriver, step: &Step) {
             value,
         } => bus(driver.pci(), write, at, bar, (width, value)),
         Step::Negotiate if face == Face::Mmio => {
-            driver.negotiate(VERSION_1 | 1);
+            driver.negotiate(VERSION_1 | RING_RESET | 1);
         }
         Step::Negotiate => {
             driver.pci().bring_up();
-            driver.negotiate(VERSION_1 | 1);
+            driver.negotiate(VERSION_1 | RING_RESET | 1);
         }
         Step::Queue { index, size } => {
             let queue = driver.rings((index % 4).into(), 1 << (size % 5));
@@ -219,11 +246,16 @@ fn step(face: Face, driver: &mut TestDriver, step: &Step) {
         }
         Step::Start => driver.start(),
         Step::Reset => driver.reset_by_vmm(),
+        Step::QueueReset { index } => {
+            driver.write(register::QUEUE_SEL, u32::from(index % 4));
+            driver.write(register::QUEUE_RESET, 1);
+            assert_eq!(driver.read(register::QUEUE_RESET), 0, "it is over");
+        }
     }
 }
 
 /// Writes one of the transport's registers.
-fn register(face: Face, driver: &mut TestDriver, at: u64, value: u64) {
+fn write_register(face: Face, driver: &mut TestDriver, at: u64, value: u64) {
     let bytes = value.to_le_bytes();
     if face == Face::Mmio {
         driver.mmio().write(at & !3, &bytes[..4]);

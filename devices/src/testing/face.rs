@@ -138,6 +138,7 @@ fn common_field(offset: u64) -> Option<(u64, usize)> {
         register::QUEUE_SEL => (22, 2),
         register::QUEUE_NUM | register::QUEUE_NUM_MAX => (24, 2),
         register::QUEUE_READY => (28, 2),
+        register::QUEUE_RESET => (58, 2),
         0x80 | 0x84 => (offset - 0x80 + 32, 4),
         0x90 | 0x94 => (offset - 0x90 + 40, 4),
         0xa0 | 0xa4 => (offset - 0xa0 + 48, 4),

@@ -50,6 +50,7 @@ mod register {
     pub(super) const QUEUE_DEVICE_HIGH: u64 = 0xa4;
     pub(super) const SHM_LEN_LOW: u64 = 0xb0;
     pub(super) const SHM_BASE_HIGH: u64 = 0xbc;
+    pub(super) const QUEUE_RESET: u64 = 0xc0;
     pub(super) const CONFIG_GENERATION: u64 = 0xfc;
     pub(super) const CONFIG: u64 = 0x100;
 }
@@ -160,6 +161,7 @@ impl MmioTransport {
             // There are no shared memory regions: their length and base read as all ones (4.2.2).
             register::SHM_LEN_LOW..=register::SHM_BASE_HIGH => u32::MAX,
             register::CONFIG_GENERATION => self.core.config_generation(),
+            // QueueReset among them: a reset is over when the write of it is.
             _ => 0,
         }
     }
@@ -175,6 +177,9 @@ impl MmioTransport {
             register::QUEUE_SEL => self.queue_sel = value,
             register::QUEUE_NUM => self.core.write_queue_size(self.queue_sel, value),
             register::QUEUE_READY => self.core.write_queue_ready(self.queue_sel, value == 1),
+            register::QUEUE_RESET if value == 1 => {
+                self.core.reset_queue(self.queue_sel);
+            }
             QUEUE_NOTIFY => self.core.kick(value),
             register::INTERRUPT_ACK => {
                 self.line.reasons.fetch_and(!value, Ordering::SeqCst);

@@ -32,8 +32,8 @@ pub trait VirtioDevice: Send {
     /// Device ID of virtio 1.2, section 5 (1 = net, 2 = block, 4 = entropy).
     fn device_id(&self) -> u32;
 
-    /// Feature bits of the device itself. The transport core adds VERSION_1, EVENT_IDX and
-    /// INDIRECT_DESC, and checks dependencies with [`Self::check_features`].
+    /// Feature bits of the device itself. The transport core adds VERSION_1, EVENT_IDX,
+    /// INDIRECT_DESC and RING_RESET, and checks dependencies with [`Self::check_features`].
     fn features(&self) -> u64;
 
     /// Whether this set, already a subset of what was offered, keeps the device's own feature
@@ -63,6 +63,30 @@ pub trait VirtioDevice: Send {
     /// Status 0 was written: stop and join the threads, take back what they held.
     /// After it returns nothing touches guest memory.
     fn reset(&mut self);
+
+    /// The driver resets a queue that it had enabled (2.6.1.1): give it up. After it returns nothing touches the
+    /// queue or its buffers, and the driver is told nothing of it; the other queues go on.
+    ///
+    /// As it is here it is right for a device with one queue.
+    ///
+    /// # Errors
+    /// The queue is given up all the same, but others can't go on: the core then sets DEVICE_NEEDS_RESET.
+    fn reset_queue(&mut self, index: u16) -> Result<(), ActivateError> {
+        let _ = index;
+        self.reset();
+        Ok(())
+    }
+
+    /// The driver enabled a queue after DRIVER_OK, with another size and at another place than before if it
+    /// likes (2.6.1.2). It is the only one in `activation`, at its place; none if the driver never said where it is.
+    ///
+    /// As it is here it is right for a device with one queue.
+    ///
+    /// # Errors
+    /// As [`activate`](Self::activate).
+    fn enable_queue(&mut self, activation: Activation) -> Result<(), ActivateError> {
+        self.activate(activation)
+    }
 }
 
 /// What a device gets at DRIVER_OK.

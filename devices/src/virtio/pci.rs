@@ -6,8 +6,7 @@
 //!
 //! There is no INTx (the interrupt pin reads 0): all systems that know virtio 1.x know MSI-X, and a
 //! level-triggered line that devices share costs an exit per interrupt to acknowledge it. A driver
-//! that polls can do so with the ISR status instead. VIRTIO_F_RING_RESET is not offered either: a queue
-//! belongs to a thread that has others too, so resetting one costs as much as resetting the device.
+//! that polls can do so with the ISR status instead.
 
 mod capabilities;
 mod common;

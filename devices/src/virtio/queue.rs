@@ -45,6 +45,8 @@ use walk::{DESCRIPTOR_SIZE, Walker};
 pub const VERSION_1: u64 = 1 << VIRTIO_F_VERSION_1;
 /// Feature bit: indirect descriptor tables (2.7.5.3).
 pub const INDIRECT_DESC: u64 = 1 << VIRTIO_RING_F_INDIRECT_DESC;
+/// Feature bit: the driver may reset a queue and enable it again while the device works (2.6.1).
+pub const RING_RESET: u64 = 1 << 40;
 /// Feature bit: `used_event` and `avail_event` instead of flags (2.7.7, 2.7.10).
 pub const EVENT_IDX: u64 = 1 << VIRTIO_RING_F_EVENT_IDX;
 

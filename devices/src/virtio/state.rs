@@ -1,6 +1,8 @@
 //! The status machine, feature negotiation and configured queues (virtio 1.2, sections 2.1, 2.2 and
 //! 3.1): what all transports share, in the terms of no transport's registers.
 
+mod live;
+
 use std::{
     fmt, io,
     sync::{
@@ -16,9 +18,9 @@ use virtio_bindings::virtio_config::{
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::{
-    Activation, ActiveQueue, VirtioDevice,
+    VirtioDevice,
     interrupt::Interrupt,
-    queue::{EVENT_IDX, INDIRECT_DESC, LiveQueue, QueueState, RingPart, VERSION_1},
+    queue::{EVENT_IDX, INDIRECT_DESC, QueueState, RING_RESET, RingPart, VERSION_1},
     quiet::Quiet,
 };
 use crate::GuestRam;
@@ -154,7 +156,7 @@ impl VirtioCore {
     }
 
     fn offered(&self) -> u64 {
-        self.device.features() | VERSION_1 | EVENT_IDX | INDIRECT_DESC
+        self.device.features() | VERSION_1 | EVENT_IDX | INDIRECT_DESC | RING_RESET
     }
 
     /// 2.2.2: FEATURES_OK only for a subset of the offer that the device can work with.
@@ -205,11 +207,13 @@ impl VirtioCore {
         self.queues.get(usize::try_from(index).ok()?)
     }
 
-    /// The same while the driver may configure it: between FEATURES_OK and DRIVER_OK.
+    /// The same while the driver may configure it: between FEATURES_OK and DRIVER_OK, and with RING_RESET
+    /// also later, as long as it is not enabled (2.6.1.2).
     fn configurable(&mut self, index: u32) -> Option<&mut QueueState> {
         let phase = self.status & (FEATURES_OK | DRIVER_OK | FAILED);
+        let again = phase == FEATURES_OK | DRIVER_OK && self.driver_features & RING_RESET != 0;
         let queue = self.queues.get_mut(usize::try_from(index).ok()?);
-        queue.filter(|_| phase == FEATURES_OK)
+        queue.filter(|queue| phase == FEATURES_OK || again && !queue.ready)
     }
 
     /// The driver sets a queue's size. Ignored if it is no power of two or above the maximum.
@@ -238,6 +242,9 @@ impl VirtioCore {
     pub fn write_queue_ready(&mut self, index: u32, ready: bool) {
         if let Some(queue) = self.configurable(index) {
             queue.ready = ready;
+            if ready && self.status & DRIVER_OK != 0 {
+                self.enable_queue(index);
+            }
         }
     }
 
@@ -269,48 +276,6 @@ impl VirtioCore {
             // Fails only when 2^64 - 2 kicks are pending, and then one more says nothing new.
             let _ = kick.write(1);
         }
-    }
-
-    fn activate(&mut self) {
-        let queues = match self.live_queues() {
-            Ok(queues) => queues,
-            Err(reason) => return self.refuse(&reason),
-        };
-        self.active = true;
-        let activation = Activation {
-            ram: self.ram.clone(),
-            features: self.driver_features,
-            queues,
-            interrupt: self.interrupt.clone(),
-        };
-        if let Err(reason) = self.device.activate(activation) {
-            self.refuse(&reason);
-        }
-    }
-
-    fn live_queues(&self) -> Result<Vec<Option<ActiveQueue>>, Refusal> {
-        let mut queues = Vec::with_capacity(self.queues.len());
-        for ((index, state), kick) in (0..).zip(&self.queues).zip(&self.kicks) {
-            // Enabled without ever having been told where its parts are: as if not enabled.
-            let parts = [state.desc_table, state.avail_ring, state.used_ring];
-            if !state.ready || parts.contains(&0) {
-                queues.push(None);
-                continue;
-            }
-            let queue = LiveQueue::new(state, &self.ram, self.driver_features)
-                .map_err(|fault| Refusal { index, fault })?;
-            let kick = Arc::clone(kick);
-            queues.push(Some(ActiveQueue { index, queue, kick }));
-        }
-        Ok(queues)
-    }
-
-    fn refuse(&self, reason: &dyn fmt::Display) {
-        if let Some(number) = self.refusals.count() {
-            let id = self.device.device_id();
-            tracing::warn!("virtio device {id} did not start (time {number}): {reason}");
-        }
-        self.interrupt.needs_reset();
     }
 
     /// What status 0 does (2.1, 2.4): stops the device and forgets all that the driver said.
@@ -345,14 +310,6 @@ impl fmt::Debug for VirtioCore {
             .field("queues", &self.queues)
             .finish_non_exhaustive()
     }
-}
-
-/// Why a queue did not come alive.
-#[derive(Debug, thiserror::Error)]
-#[error("queue {index}: {fault}")]
-struct Refusal {
-    index: u16,
-    fault: super::queue::QueueFault,
 }
 
 fn unconfigured(max_size: u16) -> QueueState {

@@ -62,6 +62,42 @@ fn resets_in_the_middle_of_writes_leave_whole_sectors() {
     }
 }
 
+/// The same by resets of its queue (VIRTIO_F_RING_RESET), which has another size each time.
+#[test]
+fn resets_of_the_queue_leave_whole_sectors() {
+    const SECTORS: u64 = 8;
+    let image = TempFile::new(&[0; 8 * SECTOR]);
+    let mut before = image.content();
+    let mut disk = Disk::new(&image);
+    for round in 1..=100usize {
+        let data = pattern(round, SECTOR);
+        disk.driver.write_memory(disk.readable + 4096, &data);
+        for sector in 0..SECTORS {
+            let place = disk.readable + 16 * sector;
+            disk.driver.write_memory(place, &header(OUT, sector));
+            disk.queue.add(&[
+                Buffer::readable(place, 16),
+                Buffer::readable(disk.readable + 4096, 512),
+                Buffer::writable(disk.writable + sector, 1),
+            ]);
+        }
+        disk.driver.kick(0);
+        disk.driver.reset_queue(0);
+        let completed = disk.queue.used_idx();
+        let content = image.content();
+        let mut written = 0;
+        for (new, old) in content.chunks(SECTOR).zip(before.chunks(SECTOR)) {
+            written += u16::from(new == data);
+            assert!(new == data || new == old, "round {round}");
+        }
+        assert_eq!(written, completed, "round {round}");
+        before = content;
+        disk.queue = disk.driver.queue(0, 32 << (round % 4));
+    }
+    disk.assert_works();
+    assert_eq!(disk.driver.status(), 15);
+}
+
 /// A driver on another CPU gives every buffer back at once; a reset must get through all the same.
 #[test]
 fn a_driver_that_never_ends_does_not_hold_up_the_reset() {

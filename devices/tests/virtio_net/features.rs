@@ -15,7 +15,7 @@ fn offers_what_it_can_do_and_no_more() {
     let offloads = 0b0011_1011_1000_0111 | 0b111 << 54;
     // Reception, VLANs, some more reception, announcements, the address, coalescing.
     let control = CTRL_VQ | 0xf << 18 | 1 << 23 | 3 << 52;
-    let ring = INDIRECT_DESC | EVENT_IDX | VERSION_1;
+    let ring = INDIRECT_DESC | EVENT_IDX | VERSION_1 | RING_RESET;
     let expected = offloads | MTU_FEATURE | 1 << 5 | 1 << 16 | MRG_RXBUF | control | ring;
     assert_eq!(offered, expected);
     assert_eq!(guest.driver.read(register::DEVICE_ID), 1, "a network card");

@@ -31,6 +31,7 @@ pub(crate) const CTRL_VQ: u64 = 1 << 17;
 pub(crate) const INDIRECT_DESC: u64 = 1 << 28;
 pub(crate) const EVENT_IDX: u64 = 1 << 29;
 pub(crate) const VERSION_1: u64 = 1 << 32;
+pub(crate) const RING_RESET: u64 = 1 << 40;
 
 pub(crate) struct NetGuest<W = Loopback> {
     pub(crate) driver: TestDriver,
@@ -42,7 +43,7 @@ pub(crate) struct NetGuest<W = Loopback> {
     pub(crate) features: u64,
     pub(crate) rx: DriverQueue,
     pub(crate) tx: DriverQueue,
-    tx_slots: u64,
+    pub(crate) tx_slots: u64,
     next_slot: u64,
     posted: std::collections::HashMap<u32, (u64, u32)>,
 }

@@ -196,6 +196,45 @@ fn a_reset_leaves_nothing_in_guest_memory() {
     }
 }
 
+/// The same of the transmit queue alone: the receive queue goes on, and the new queue knows nothing of the old one's
+/// frames.
+#[test]
+fn a_queue_reset_leaves_nothing_in_guest_memory() {
+    let Some((near, far)) = veth() else { return };
+    for mode in MODES {
+        let (mut guest, _ports) = plug("ipqreset", &near, &far, mode);
+        guest.boot();
+        guest.check_traffic();
+        for round in 0..3 {
+            ip(&format!("link set dev {near} down"));
+            let before = guest.control.counters().tx_frames;
+            for seed in 0..8 {
+                guest.queue_bytes(&with_header(&pattern(1000, seed)));
+            }
+            wait_for("all of them", || {
+                (guest.control.counters().tx_frames == before + 8).then_some(())
+            });
+            guest.driver.reset_queue(TX);
+            assert_eq!(guest.control.counters().tx_unreturned, 0);
+            guest
+                .driver
+                .write_memory(guest.tx_slots, &vec![0xee; 64 * 4096]);
+            guest.tx = guest.driver.queue(TX, QUEUE_SIZE << round);
+            ip(&format!("link set dev {near} up"));
+            for seed in 0..8 {
+                assert_eq!(guest.sent(), pattern(1000, seed), "{mode}");
+            }
+            assert_eq!(
+                guest.tx.take_used(),
+                None,
+                "they are none of the new queue's"
+            );
+            guest.check_traffic();
+        }
+        assert_all_is_back(&mut guest);
+    }
+}
+
 #[test]
 fn resets_in_the_middle_of_bursts_lose_nothing() {
     let Some((near, far)) = veth() else { return };

@@ -27,6 +27,8 @@ mod pairs;
 mod pairs_control;
 mod pairs_guest;
 mod poll;
+mod queue_reset;
+mod queue_reset_traffic;
 mod random;
 mod rate;
 mod rings;

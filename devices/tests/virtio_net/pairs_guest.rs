@@ -21,14 +21,14 @@ pub(crate) const OK: u8 = 0;
 pub(crate) const ERR: u8 = 1;
 
 /// Bytes of each buffer, and buffers posted to each receive queue.
-const BUFFER: u32 = 4096;
+pub(crate) const BUFFER: u32 = 4096;
 const POSTED: usize = 32;
 
 /// One pair's rings and buffers.
 pub(crate) struct Pair {
     pub(crate) rx: DriverQueue,
     pub(crate) tx: DriverQueue,
-    buffers: HashMap<u32, u64>,
+    pub(crate) buffers: HashMap<u32, u64>,
     tx_memory: u64,
     next: u64,
 }
@@ -148,7 +148,7 @@ impl<W: NetBackend> PairsGuest<W> {
         self.driver.start();
     }
 
-    fn new_pair(&mut self, pair: usize) -> Pair {
+    pub(crate) fn new_pair(&mut self, pair: usize) -> Pair {
         let index = u16::try_from(2 * pair).unwrap();
         let driver = &mut self.driver;
         let mut rx = driver.queue(index, QUEUE_SIZE);

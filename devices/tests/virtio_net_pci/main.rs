@@ -36,6 +36,10 @@ mod pairs;
 mod pairs_control;
 #[path = "../virtio_net/pairs_guest.rs"]
 mod pairs_guest;
+#[path = "../virtio_net/queue_reset.rs"]
+mod queue_reset;
+#[path = "../virtio_net/queue_reset_traffic.rs"]
+mod queue_reset_traffic;
 #[path = "../virtio_net/random.rs"]
 mod random;
 #[path = "../virtio_net/rings.rs"]

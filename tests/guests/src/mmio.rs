@@ -37,6 +37,8 @@ pub mod register {
     pub const QUEUE_DRIVER: u64 = 0x90;
     /// Used ring.
     pub const QUEUE_DEVICE: u64 = 0xa0;
+    /// 1: resets the queue.
+    pub const QUEUE_RESET: u64 = 0xc0;
     /// Device-specific configuration.
     pub const CONFIG: u64 = 0x100;
 }

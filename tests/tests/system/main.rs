@@ -17,4 +17,5 @@ mod open;
 mod pairs;
 mod pci;
 mod plugin;
+mod resize;
 mod udp_segments;

@@ -8,10 +8,10 @@ use super::{
     control::{CONTROL_QUEUE_SIZE, Control, LogLines},
     features::{self, CTRL_VQ, MAC, MQ, MTU, SPEED_DUPLEX, STATUS},
     offloads::{Offloads, dependencies_hold},
-    pairs::Pairs,
+    pairs::{PairParts, Pairs},
     shared::{ActiveDriver, Shared, lock},
     wire::{MRG_RXBUF, MacAddress},
-    worker::WorkerParts,
+    worker::{Side, WorkerParts},
 };
 use crate::virtio::{
     ActivateError, Activation, ActiveQueue, VirtioDevice, interrupt::Interrupt, quiet::Quiet,
@@ -55,6 +55,13 @@ pub struct NetDevice<B: NetBackend> {
     control: Option<WorkerThread>,
     control_faults: Arc<Quiet>,
     log_lines: LogLines,
+}
+
+/// What a queue is for (5.1.2: receive, transmit, receive, transmit, ..., control; one pair without MQ).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Pair(usize, Side),
+    Control,
 }
 
 impl<B: NetBackend> NetDevice<B> {
@@ -121,6 +128,26 @@ impl<B: NetBackend> NetDevice<B> {
         space
     }
 
+    /// How many pairs a driver with these features has.
+    fn pairs_of(&self, features: u64) -> usize {
+        if features & MQ != 0 { self.count } else { 1 }
+    }
+
+    /// What queue `index` is to a driver with these features; `None` if nothing.
+    fn role(&self, index: u16, features: u64) -> Option<Role> {
+        let (pairs, index) = (self.pairs_of(features), usize::from(index));
+        let side = if index.is_multiple_of(2) {
+            Side::Rx
+        } else {
+            Side::Tx
+        };
+        match index / 2 {
+            pair if pair < pairs => Some(Role::Pair(pair, side)),
+            _ if index == 2 * pairs && features & CTRL_VQ != 0 => Some(Role::Control),
+            _ => None,
+        }
+    }
+
     fn start_control(
         &mut self,
         queue: ActiveQueue,
@@ -184,28 +211,23 @@ impl<B: NetBackend> VirtioDevice for NetDevice<B> {
         };
         self.shared.begin(driver, self.mac);
         self.log_offloads(features);
-        // 5.1.2: receive, transmit, receive, transmit, ..., control; one pair without MQ.
-        let count = if features & MQ != 0 { self.count } else { 1 };
         let mut queues = queues.into_iter();
+        let count = self.pairs_of(features);
         let mut pairs = Vec::with_capacity(count);
         for (pair, counters) in self.shared.counters.iter().enumerate().take(count) {
-            let both = (queues.next().flatten(), queues.next().flatten());
+            let (rx, tx) = (queues.next().flatten(), queues.next().flatten());
             // Further pairs may be left out (5.1.5): they can't be used then.
-            let index = |both: &(Option<_>, _)| u16::from(both.0.is_some());
-            let parts = match both {
-                (Some(rx), Some(tx)) => Some(WorkerParts {
-                    pair,
-                    rx,
-                    tx,
-                    features,
-                    interrupt: interrupt.clone(),
-                    shared: Arc::clone(&self.shared),
-                    counters: Arc::clone(counters),
-                }),
-                missing if pair == 0 => return Err(ActivateError::QueueMissing(index(&missing))),
-                _ => None,
+            if pair == 0 && (rx.is_none() || tx.is_none()) {
+                return Err(ActivateError::QueueMissing(rx.is_some().into()));
+            }
+            let worker = WorkerParts {
+                pair,
+                features,
+                interrupt: interrupt.clone(),
+                shared: Arc::clone(&self.shared),
+                counters: Arc::clone(counters),
             };
-            pairs.push(parts);
+            pairs.push(PairParts { rx, tx, worker });
         }
         lock(&self.pairs).begin(pairs)?;
         // A driver that has nothing to say need not set it up.
@@ -214,6 +236,39 @@ impl<B: NetBackend> VirtioDevice for NetDevice<B> {
                 self.start_control(queue, features, interrupt)
             }
             _ => Ok(()),
+        }
+    }
+
+    fn reset_queue(&mut self, index: u16) -> Result<(), ActivateError> {
+        let features = lock(&self.shared.driver).as_ref().map(|it| it.features);
+        match features.and_then(|features| self.role(index, features)) {
+            Some(Role::Pair(pair, side)) => {
+                self.shared.forget_coalescing(index);
+                Ok(lock(&self.pairs).reset_queue(pair, side)?)
+            }
+            Some(Role::Control) => {
+                // The command under way is carried out and answered before.
+                self.control = None;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn enable_queue(&mut self, activation: Activation) -> Result<(), ActivateError> {
+        let Activation {
+            features,
+            interrupt,
+            queues,
+            ..
+        } = activation;
+        let Some(queue) = queues.into_iter().flatten().next() else {
+            return Ok(());
+        };
+        match self.role(queue.index, features) {
+            Some(Role::Pair(pair, side)) => Ok(lock(&self.pairs).enable_queue(pair, side, queue)?),
+            Some(Role::Control) => self.start_control(queue, features, interrupt),
+            None => Ok(()),
         }
     }
 

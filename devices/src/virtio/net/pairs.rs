@@ -9,6 +9,10 @@
 //! A change stops the io-threads, hands the back ends round, and starts as many threads as are used now:
 //! nothing is shared between threads at any time. It takes well under a millisecond, in which frames
 //! wait in their rings.
+//!
+//! Where the driver resets one queue only that pair's thread stops and starts again ([`single`]).
+
+mod single;
 
 use std::{io, mem, sync::Arc, thread, time::Duration};
 
@@ -17,9 +21,9 @@ use super::{
     carrier::Carrier,
     shared::{Shared, lock},
     thread::NetThread,
-    worker::{Worker, WorkerParts},
+    worker::{Side, Worker, WorkerParts},
 };
-use crate::virtio::ActivateError;
+use crate::virtio::{ActivateError, ActiveQueue};
 
 /// How often, and how far apart, the former threads are tried again when the system refuses them too: for
 /// a moment after its end a thread still counts towards the limits.
@@ -40,13 +44,35 @@ pub(super) struct Pairs<B> {
     used: usize,
 }
 
-/// One pair's place.
+/// One pair.
 #[derive(Debug)]
-enum Seat<B> {
-    /// The driver set up no queues for it, or its worker was lost with its thread.
-    Empty,
+struct Seat<B> {
+    /// Whether the driver has the receive queue and the transmit queue enabled.
+    enabled: [bool; 2],
+    place: Place<B>,
+}
+
+impl<B> Seat<B> {
+    /// Whether the driver can use the pair.
+    fn is_usable(&self) -> bool {
+        self.enabled == [true; 2] && !matches!(self.place, Place::Lost)
+    }
+}
+
+/// Where a pair's worker is.
+#[derive(Debug)]
+enum Place<B> {
+    /// It was lost with its thread.
+    Lost,
     Resting(Box<Worker<B>>),
     Running(NetThread<B>),
+}
+
+/// The queues of a pair that the driver has enabled, and what their worker needs besides.
+pub(super) struct PairParts {
+    pub(super) rx: Option<ActiveQueue>,
+    pub(super) tx: Option<ActiveQueue>,
+    pub(super) worker: WorkerParts,
 }
 
 /// Why the number of pairs was not changed.
@@ -94,12 +120,11 @@ impl<B: NetBackend> Pairs<B> {
         }
     }
 
-    /// DRIVER_OK: takes the pairs' queues in; `None` where the driver did not set them up. The first
-    /// pair is used, until [`use_pairs`](Self::use_pairs) says otherwise.
+    /// DRIVER_OK: takes the pairs' queues in. The first pair is used, until [`use_pairs`](Self::use_pairs) says otherwise.
     ///
     /// # Errors
     /// A back end was lost before, or there is no thread to be had.
-    pub(super) fn begin(&mut self, queues: Vec<Option<WorkerParts>>) -> Result<(), ActivateError> {
+    pub(super) fn begin(&mut self, pairs: Vec<PairParts>) -> Result<(), ActivateError> {
         self.end();
         if self.idle.len() != self.count {
             return Err(ActivateError::Dead);
@@ -111,11 +136,18 @@ impl<B: NetBackend> Pairs<B> {
                 counters.rx_early.add(carrier.backend.discard() as u64);
             }
         }
-        let seat = |parts: Option<WorkerParts>| match parts {
-            Some(parts) => Seat::Resting(Box::new(Worker::new(parts))),
-            None => Seat::Empty,
+        let seat = |PairParts { rx, tx, worker }| {
+            let mut worker = Box::new(Worker::new(worker));
+            let enabled = [rx.is_some(), tx.is_some()];
+            for (side, queue) in [(Side::Rx, rx), (Side::Tx, tx)] {
+                if let Some(queue) = queue {
+                    worker.attach(side, queue);
+                }
+            }
+            let place = Place::Resting(worker);
+            Seat { enabled, place }
         };
-        self.seats = queues.into_iter().map(seat).collect();
+        self.seats = pairs.into_iter().map(seat).collect();
         Ok(self.use_pairs(1)?)
     }
 
@@ -126,8 +158,8 @@ impl<B: NetBackend> Pairs<B> {
     /// `Count` changes nothing. After `Thread` the pairs are used as before. After `Lost` and `Dead` none
     /// is: in the latter case whoever was to hear of a thread's death has heard of it.
     pub(super) fn use_pairs(&mut self, count: usize) -> Result<(), UseError> {
-        let there = |seat: &&Seat<B>| !matches!(seat, Seat::Empty);
-        let usable = self.seats.iter().take_while(there).count();
+        let usable = |seat: &&Seat<B>| seat.is_usable();
+        let usable = self.seats.iter().take_while(usable).count();
         if count == 0 || count > usable {
             let asked = count;
             return Err(UseError::Count { asked, usable });
@@ -138,7 +170,7 @@ impl<B: NetBackend> Pairs<B> {
         let before = mem::replace(&mut self.used, 0);
         self.stop_threads();
         for seat in self.seats.iter_mut().skip(count) {
-            if let Seat::Resting(worker) = seat {
+            if let Place::Resting(worker) = &mut seat.place {
                 worker.drain();
             }
         }
@@ -174,7 +206,7 @@ impl<B: NetBackend> Pairs<B> {
         }
         self.stop_threads();
         for seat in &mut self.seats {
-            if let Seat::Resting(worker) = seat {
+            if let Place::Resting(worker) = &mut seat.place {
                 worker.settle();
             }
         }
@@ -191,8 +223,8 @@ impl<B: NetBackend> Pairs<B> {
 
     fn stop_threads(&mut self) {
         for seat in &mut self.seats {
-            *seat = match mem::replace(seat, Seat::Empty) {
-                Seat::Running(thread) => thread.stop().map_or(Seat::Empty, Seat::Resting),
+            seat.place = match mem::replace(&mut seat.place, Place::Lost) {
+                Place::Running(thread) => thread.stop().map_or(Place::Lost, Place::Resting),
                 other => other,
             };
         }
@@ -201,7 +233,7 @@ impl<B: NetBackend> Pairs<B> {
     /// Takes the back ends from the workers.
     fn collect(&mut self) {
         for seat in &mut self.seats {
-            if let Seat::Resting(worker) = seat {
+            if let Place::Resting(worker) = &mut seat.place {
                 self.idle.append(&mut worker.carriers);
             }
         }
@@ -215,8 +247,9 @@ impl<B: NetBackend> Pairs<B> {
         }
         // In order, so each of the workers gets its own first.
         for carrier in mem::take(&mut self.idle) {
-            match self.seats.get_mut(carrier.home % count) {
-                Some(Seat::Resting(worker)) => worker.carriers.push(carrier),
+            let seat = self.seats.get_mut(carrier.home % count);
+            match seat.map(|seat| &mut seat.place) {
+                Some(Place::Resting(worker)) => worker.carriers.push(carrier),
                 _ => self.idle.push(carrier),
             }
         }
@@ -224,17 +257,17 @@ impl<B: NetBackend> Pairs<B> {
             return Err(UseError::Dead);
         }
         for seat in self.seats.iter_mut().take(count) {
-            let worker = match mem::replace(seat, Seat::Empty) {
-                Seat::Resting(worker) => worker,
+            let worker = match mem::replace(&mut seat.place, Place::Lost) {
+                Place::Resting(worker) => worker,
                 other => {
-                    *seat = other;
+                    seat.place = other;
                     continue;
                 }
             };
             match NetThread::start(worker, &self.shared) {
-                Ok(thread) => *seat = Seat::Running(thread),
+                Ok(thread) => seat.place = Place::Running(thread),
                 Err((Some(worker), error)) => {
-                    *seat = Seat::Resting(worker);
+                    seat.place = Place::Resting(worker);
                     return Err(UseError::Thread(error));
                 }
                 Err((None, error)) => return Err(UseError::Lost(error)),

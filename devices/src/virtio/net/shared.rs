@@ -50,6 +50,8 @@ pub(super) struct Shared {
     pub(super) guest_offloads: Arc<GuestOffloads>,
     /// How each queue's interrupts are put off: receive and transmit queue of each pair in turn.
     pub(super) coalescing: Vec<Arc<CoalescingCell>>,
+    /// What a receive queue and a transmit queue have of this when they are enabled.
+    pub(super) coalescing_at_first: [CoalescingCell; 2],
     /// One a queue pair.
     pub(super) counters: Vec<Arc<PairCounters>>,
     /// The control queue's.
@@ -98,6 +100,7 @@ impl Shared {
             filter: Arc::new(FilterCell::new(filter)),
             guest_offloads: Arc::default(),
             coalescing: (0..2 * backends.len()).map(|_| Arc::default()).collect(),
+            coalescing_at_first: Default::default(),
             counters: backends
                 .iter()
                 .map(|_| Arc::<PairCounters>::default())
@@ -120,10 +123,25 @@ impl Shared {
         self.set_mac(mac);
         self.filter.publish(RxFilter::new(driver.features, mac));
         self.guest_offloads.start(driver.features);
-        for queue in &self.coalescing {
-            queue.set(Coalescing::default());
+        for cell in self
+            .coalescing
+            .iter()
+            .map(|it| &**it)
+            .chain(&self.coalescing_at_first)
+        {
+            cell.set(Coalescing::default());
         }
         *lock(&self.driver) = Some(driver);
+    }
+
+    /// Queue `index` is reset: its notifications are put off like those of all of its kind, for which the driver
+    /// may have said how (virtio 1.3, 5.1.6.5.10).
+    pub(super) fn forget_coalescing(&self, index: u16) {
+        let index = usize::from(index);
+        let first = self.coalescing_at_first.get(index % 2);
+        if let (Some(cell), Some(first)) = (self.coalescing.get(index), first) {
+            cell.set(first.get());
+        }
     }
 
     /// Reset: no interrupt comes any more.

@@ -10,6 +10,7 @@
 //! they receive goes to this pair's receive queue.
 
 mod notify;
+mod queues;
 mod sent;
 mod shift;
 mod sleep;
@@ -21,17 +22,15 @@ use vmm_sys_util::timerfd::TimerFd;
 use super::{
     NetBackend,
     carrier::{Carrier, Interest},
-    coalesce::Moderator,
     counters::{PairCounters, State},
-    filter::FilterReader,
     poll::Spin,
     rate::{Limiter, Meter},
     rx::{Rx, RxOutcome},
     shared::Shared,
     tx::{Tx, TxOutcome},
 };
-use crate::virtio::{ActiveQueue, interrupt::Interrupt, queue::QueueFault, worker::StopSignal};
-use notify::Port;
+use crate::virtio::{interrupt::Interrupt, queue::QueueFault, worker::StopSignal};
+use notify::Live;
 pub(super) use shift::{Shift, host_error};
 
 /// Frames moved one way before the other way has its turn.
@@ -41,11 +40,9 @@ const BURSTS_A_TURN: usize = 16;
 /// How long to wait for room while a pair is given up.
 const ROOM_PAUSE: Duration = Duration::from_millis(1);
 
-/// What a worker is made of.
+/// What a worker is made of. It has no queues at first.
 pub(super) struct WorkerParts {
     pub(super) pair: usize,
-    pub(super) rx: ActiveQueue,
-    pub(super) tx: ActiveQueue,
     pub(super) features: u64,
     pub(super) interrupt: Interrupt,
     pub(super) shared: Arc<Shared>,
@@ -56,13 +53,16 @@ pub(super) struct WorkerParts {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way<O> {
     Open(O),
-    /// Stopped for good by the driver's fault.
+    /// The driver has no queue enabled there, or it was stopped by the driver's fault.
     Closed,
 }
 
-#[derive(Debug, Clone, Copy)]
-enum Side {
+/// One of the two queues of a pair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    /// The receive queue.
     Rx,
+    /// The transmit queue.
     Tx,
 }
 
@@ -86,10 +86,8 @@ pub(super) struct Worker<B> {
     /// How many of them have their turn to receive only after the others: nobody's frames wait for
     /// ever when buffers are short.
     later: usize,
-    rx: Rx,
-    rx_port: Port,
-    tx: Tx,
-    tx_port: Port,
+    rx: Option<Live<Rx>>,
+    tx: Option<Live<Tx>>,
     interrupt: Interrupt,
     features: u64,
     /// Wakes the thread up for an interrupt that was put off.
@@ -112,48 +110,20 @@ pub(super) struct Worker<B> {
 
 impl<B: NetBackend> Worker<B> {
     pub(super) fn new(parts: WorkerParts) -> Self {
-        let WorkerParts {
-            rx,
-            tx,
-            features,
-            counters,
-            ..
-        } = parts;
-        let filter = FilterReader::new(Arc::clone(&parts.shared.filter));
-        let coalescing = &parts.shared.coalescing;
-        let port = |index, kick| Port {
-            index,
-            kick,
-            closed: false,
-            moderator: Moderator::new(
-                coalescing
-                    .get(usize::from(index))
-                    .map(Arc::clone)
-                    .unwrap_or_default(),
-            ),
-        };
         Self {
             pair: parts.pair,
             carriers: Vec::new(),
             later: 0,
-            rx: Rx::new(
-                rx.queue,
-                features,
-                Arc::clone(&counters),
-                Arc::clone(&parts.shared.guest_offloads),
-                filter,
-            ),
-            rx_port: port(rx.index, rx.kick),
-            tx: Tx::new(tx.queue, features, Arc::clone(&counters)),
-            tx_port: port(tx.index, tx.kick),
+            rx: None,
+            tx: None,
             interrupt: parts.interrupt,
-            features,
+            features: parts.features,
             alarm: None,
             spin: Spin::new(parts.shared.busy_poll),
             moved: false,
             fed: false,
             shared: parts.shared,
-            counters,
+            counters: parts.counters,
             starved: State::default(),
             blocked: State::default(),
             rx_limited: State::default(),
@@ -169,8 +139,12 @@ impl<B: NetBackend> Worker<B> {
 
     /// Works until there is nothing to do, or for a bounded number of bursts.
     pub(super) fn turn(&mut self, stop: &StopSignal) -> Pause {
-        self.rx.queue.disable_kicks();
-        self.tx.queue.disable_kicks();
+        if let Some(rx) = &mut self.rx {
+            rx.work.queue.disable_kicks();
+        }
+        if let Some(tx) = &mut self.tx {
+            tx.work.queue.disable_kicks();
+        }
         let mut bursts = 0;
         while bursts < BURSTS_A_TURN {
             if stop.is_raised() {
@@ -204,20 +178,14 @@ impl<B: NetBackend> Worker<B> {
     }
 
     fn receive(&mut self) -> Way<RxOutcome> {
-        if self.rx_port.closed {
-            return Way::Closed;
-        }
         let mut meter = meter(self.shared.rx_limit());
-        let result = self.receive_from_all(&mut meter);
+        let Some(result) = self.receive_from_all(&mut meter) else {
+            return Way::Closed;
+        };
         if let Some(limit) = self.shared.rx_limit() {
             limit.charge(&meter);
         }
-        let moved = self.rx_port.announce(
-            &mut self.rx.queue,
-            meter.frames(),
-            &self.interrupt,
-            &self.counters,
-        );
+        let moved = self.announce(Side::Rx, meter.frames());
         self.moved |= moved;
         self.fed |= moved;
         let starved = self
@@ -229,31 +197,33 @@ impl<B: NetBackend> Worker<B> {
         self.judge(Side::Rx, result)
     }
 
-    /// A burst from each back end.
-    fn receive_from_all(&mut self, meter: &mut Meter) -> Result<RxOutcome, QueueFault> {
+    /// A burst from each back end; `None` if there is no queue to receive into.
+    fn receive_from_all(&mut self, meter: &mut Meter) -> Option<Result<RxOutcome, QueueFault>> {
+        let rx = self.rx.as_mut().filter(|rx| !rx.port.closed)?;
         self.later = (self.later + 1) % self.carriers.len().max(1);
         let (later, sooner) = self.carriers.split_at_mut(self.later);
         let mut all = RxOutcome::Empty;
         for carrier in sooner.iter_mut().chain(later) {
             let before = meter.frames();
-            let outcome = self.rx.burst(&mut carrier.backend, BURST, meter);
+            let outcome = rx.work.burst(&mut carrier.backend, BURST, meter);
             if carrier.home != self.pair {
                 self.counters.rx_steered.add(meter.frames() - before);
             }
-            match outcome? {
-                RxOutcome::Empty => {}
-                RxOutcome::More => all = RxOutcome::More,
-                end @ (RxOutcome::Starved(_) | RxOutcome::Limited) => return Ok(end),
+            match outcome {
+                Ok(RxOutcome::Empty) => {}
+                Ok(RxOutcome::More) => all = RxOutcome::More,
+                end => return Some(end),
             }
         }
-        Ok(all)
+        Some(Ok(all))
     }
 
     fn send(&mut self) -> Way<TxOutcome> {
         self.take_sent();
         let mut meter = meter(self.shared.tx_limit());
-        let result = match self.carriers.first_mut() {
-            Some(own) if !self.tx_port.closed => Some(self.tx.burst(own, BURST, &mut meter)),
+        let tx = self.tx.as_mut().filter(|tx| !tx.port.closed);
+        let result = match (self.carriers.first_mut(), tx) {
+            (Some(own), Some(tx)) => Some(tx.work.burst(own, BURST, &mut meter)),
             _ => None,
         };
         if let Some(limit) = self.shared.tx_limit() {
@@ -267,12 +237,7 @@ impl<B: NetBackend> Worker<B> {
         let Some(result) = result else {
             return Way::Closed;
         };
-        let announced = self.tx_port.announce(
-            &mut self.tx.queue,
-            meter.frames(),
-            &self.interrupt,
-            &self.counters,
-        );
+        let announced = self.announce(Side::Tx, meter.frames());
         // The first segments of a large frame go out before its buffers go back.
         let moved = announced || meter.frames() > 0;
         self.moved |= moved;
@@ -294,8 +259,11 @@ impl<B: NetBackend> Worker<B> {
     }
 
     fn drain_transmit(&mut self) {
+        let Some(tx) = &self.tx else {
+            return;
+        };
         // A ring's worth: the driver must not add anything any more (5.1.6.5.5.1).
-        for _ in 0..=usize::from(self.tx.queue.size()) / BURST {
+        for _ in 0..=usize::from(tx.work.queue.size()) / BURST {
             match self.send() {
                 Way::Open(TxOutcome::More) => {}
                 Way::Open(TxOutcome::Blocked | TxOutcome::Limited) => thread::sleep(ROOM_PAUSE),
@@ -303,12 +271,11 @@ impl<B: NetBackend> Worker<B> {
             }
         }
         self.settle();
-        if self.tx_port.closed {
+        let Some(tx) = self.tx.as_mut().filter(|tx| !tx.port.closed) else {
             return;
-        }
-        let result = self.tx.throw_away();
-        self.tx_port
-            .announce(&mut self.tx.queue, 0, &self.interrupt, &self.counters);
+        };
+        let result = tx.work.throw_away();
+        self.announce(Side::Tx, 0);
         self.judge(Side::Tx, result);
     }
 
@@ -318,9 +285,8 @@ impl<B: NetBackend> Worker<B> {
             Ok(outcome) => return Way::Open(outcome),
             Err(fault) => fault,
         };
-        let port = match side {
-            Side::Rx => &mut self.rx_port,
-            Side::Tx => &mut self.tx_port,
+        let Some(port) = self.port(side) else {
+            return Way::Closed;
         };
         port.closed = true;
         let index = port.index;

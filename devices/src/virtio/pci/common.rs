@@ -1,6 +1,6 @@
 //! The common configuration structure (virtio 1.2, 4.1.4.3).
 
-use super::{super::state::Half, PciTransport};
+use super::{super::state::Half, PciTransport, signals::NO_VECTOR};
 use crate::{pci::exact, virtio::queue::RingPart};
 
 /// Offsets in `struct virtio_pci_common_cfg`, with their widths in bytes.
@@ -21,6 +21,8 @@ mod field {
     /// Start of `queue_desc`, `queue_driver`, `queue_device`, 8 bytes each, accessed as halves.
     pub(super) const QUEUE_ADDRESSES: u64 = 32;
     pub(super) const QUEUE_ADDRESSES_END: u64 = 56;
+    /// Reads as 0 always: a reset is over when the write of it is.
+    pub(super) const QUEUE_RESET: (u64, usize) = (58, 2);
 }
 
 /// What the driver looks at.
@@ -97,10 +99,18 @@ impl PciTransport {
             field::QUEUE_MSIX_VECTOR => self.signals.set_queue_vector(queue, half),
             // 4.1.4.3.2: drivers never write 0.
             field::QUEUE_ENABLE if half == 1 => self.core.write_queue_ready(queue.into(), true),
+            field::QUEUE_RESET if half == 1 => self.reset_queue(queue),
             (field::QUEUE_ADDRESSES..field::QUEUE_ADDRESSES_END, _) => {
                 self.write_address(offset, data);
             }
             _ => {}
+        }
+    }
+
+    /// Its vector is forgotten like all that the driver said of the queue.
+    fn reset_queue(&mut self, queue: u16) {
+        if self.core.reset_queue(queue.into()) {
+            self.signals.set_queue_vector(queue, NO_VECTOR);
         }
     }
 

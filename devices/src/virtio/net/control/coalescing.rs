@@ -48,7 +48,9 @@ pub(super) fn obey(
 fn set_all(shared: &Shared, direction: usize, data: Reader<'_>) -> Outcome {
     let setting = setting(exactly(data)?);
     let cells = shared.coalescing.iter().skip(direction).step_by(2);
-    cells.for_each(|cell| cell.set(setting));
+    let cells = cells.map(|cell| &**cell);
+    let later = shared.coalescing_at_first.get(direction);
+    cells.chain(later).for_each(|cell| cell.set(setting));
     Ok(())
 }
 

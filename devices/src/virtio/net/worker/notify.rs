@@ -4,16 +4,25 @@ use std::{io, sync::Arc, time::Duration};
 
 use vmm_sys_util::{eventfd::EventFd, timerfd::TimerFd};
 
-use super::{NetBackend, Worker};
+use super::{NetBackend, Side, Worker};
 use crate::virtio::{
     interrupt::Interrupt,
     net::{
         coalesce::Moderator,
         counters::PairCounters,
         features::{NOTF_COAL, VQ_NOTF_COAL},
+        rx::Rx,
+        tx::Tx,
     },
     queue::LiveQueue,
 };
+
+/// A queue that the driver has enabled: the work on it, and how that reaches the driver.
+#[derive(Debug)]
+pub(super) struct Live<W> {
+    pub(super) work: W,
+    pub(super) port: Port,
+}
 
 /// One queue's identity towards the transport.
 #[derive(Debug)]
@@ -26,7 +35,7 @@ pub(super) struct Port {
 
 impl Port {
     /// Publishes a burst of `packets` and makes its one interrupt decision; false if it was empty.
-    pub(super) fn announce(
+    fn announce(
         &mut self,
         queue: &mut LiveQueue,
         packets: u64,
@@ -46,7 +55,35 @@ impl Port {
     }
 }
 
+/// Those of the pair's ports that there are.
+pub(super) fn ports<'a>(
+    rx: &'a mut Option<Live<Rx>>,
+    tx: &'a mut Option<Live<Tx>>,
+) -> impl Iterator<Item = &'a mut Port> {
+    let rx = rx.as_mut().map(|rx| &mut rx.port);
+    let tx = tx.as_mut().map(|tx| &mut tx.port);
+    rx.into_iter().chain(tx)
+}
+
 impl<B: NetBackend> Worker<B> {
+    /// Publishes a burst of `packets` and makes its one interrupt decision; false if it was empty.
+    pub(super) fn announce(&mut self, side: Side, packets: u64) -> bool {
+        let both = match side {
+            Side::Rx => self
+                .rx
+                .as_mut()
+                .map(|rx| (&mut rx.port, &mut rx.work.queue)),
+            Side::Tx => self
+                .tx
+                .as_mut()
+                .map(|tx| (&mut tx.port, &mut tx.work.queue)),
+        };
+        let announce = |(port, queue): (&mut Port, _)| {
+            port.announce(queue, packets, &self.interrupt, &self.counters)
+        };
+        both.is_some_and(announce)
+    }
+
     /// Makes the alarm that wakes the thread up for a notification that was put off, if the driver
     /// can ask for that.
     ///
@@ -63,7 +100,7 @@ impl<B: NetBackend> Worker<B> {
     /// Sends what was put off and whose time has come; how long until the next one's.
     pub(super) fn notify_due(&mut self) -> Option<Duration> {
         let mut next: Option<Duration> = None;
-        for port in [&mut self.rx_port, &mut self.tx_port] {
+        for port in ports(&mut self.rx, &mut self.tx) {
             match port.moderator.left() {
                 None => {}
                 Some(Duration::ZERO) => {
@@ -78,7 +115,7 @@ impl<B: NetBackend> Worker<B> {
 
     /// Sends what was put off, whether its time has come or not.
     pub(super) fn notify_now(&mut self) {
-        for port in [&mut self.rx_port, &mut self.tx_port] {
+        for port in ports(&mut self.rx, &mut self.tx) {
             if port.moderator.take() {
                 port.notify(&self.interrupt, &self.counters);
             }

@@ -4,7 +4,7 @@ use std::{io, os::fd::AsRawFd, sync::Arc};
 
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 
-use super::{NetBackend, Worker};
+use super::{NetBackend, Worker, notify::ports};
 use crate::virtio::{net::carrier::Carrier, worker::StopSignal};
 
 /// A worker while a thread has it.
@@ -18,8 +18,9 @@ impl<B: NetBackend> MutEventSubscriber for Shift<B> {
     fn process(&mut self, events: Events, _ops: &mut EventOps<'_>) {
         let fd = events.fd();
         let worker = &mut self.worker;
-        let mut ports = [&worker.rx_port, &worker.tx_port].into_iter();
-        if let Some(port) = ports.find(|port| port.kick.as_raw_fd() == fd) {
+        if let Some(port) =
+            ports(&mut worker.rx, &mut worker.tx).find(|port| port.kick.as_raw_fd() == fd)
+        {
             // Kicks are level triggered; "nothing there" is no error.
             let _ = port.kick.read();
             return;
@@ -47,13 +48,9 @@ impl<B: NetBackend> MutEventSubscriber for Shift<B> {
 
     fn init(&mut self, ops: &mut EventOps<'_>) {
         let worker = &mut self.worker;
-        let own = [
-            self.stop.as_raw_fd(),
-            worker.rx_port.kick.as_raw_fd(),
-            worker.tx_port.kick.as_raw_fd(),
-        ];
+        let kicks = ports(&mut worker.rx, &mut worker.tx).map(|port| port.kick.as_raw_fd());
         let alarm = worker.alarm.as_ref().map(AsRawFd::as_raw_fd);
-        let own = own.into_iter().chain(alarm);
+        let own = kicks.chain(alarm).chain([self.stop.as_raw_fd()]);
         let own = own.map(|fd| Events::new_raw(fd, EventSet::IN));
         let carriers = worker.carriers.iter_mut();
         let all = own.chain(carriers.filter_map(Carrier::first_interest));

@@ -25,13 +25,15 @@ impl<B: NetBackend> Worker<B> {
                 // Nor, if buffers came just now, the very next ones: that were a kick and a wake-up
                 // every few frames. The clock looks after a driver that has no more than that to give.
                 let patient = std::mem::take(&mut self.fed);
-                let enough = if patient {
-                    pause = Pause::Short(BUFFERS_RETRY_MS);
-                    known.max(self.rx.queue.size() / ENOUGH_BUFFERS)
-                } else {
-                    known
-                };
-                let more = self.rx.queue.enable_kicks_beyond(enough);
+                let more = self.rx.as_mut().map_or(Ok(false), |rx| {
+                    let enough = if patient {
+                        pause = Pause::Short(BUFFERS_RETRY_MS);
+                        known.max(rx.work.queue.size() / ENOUGH_BUFFERS)
+                    } else {
+                        known
+                    };
+                    rx.work.queue.enable_kicks_beyond(enough)
+                });
                 if self.judge(Side::Rx, more) == Way::Open(true) {
                     return None;
                 }
@@ -47,7 +49,8 @@ impl<B: NetBackend> Worker<B> {
             pause = pause.min(nap(self.shared.tx_limit()));
         }
         if tx == Way::Open(TxOutcome::Empty) {
-            let more = self.tx.queue.enable_kicks();
+            let tx = self.tx.as_mut();
+            let more = tx.map_or(Ok(false), |tx| tx.work.queue.enable_kicks());
             if self.judge(Side::Tx, more) == Way::Open(true) {
                 return None;
             }

@@ -155,6 +155,30 @@ impl Rig {
         }
     }
 
+    /// Resets one queue, which has to be done at once.
+    pub(crate) fn reset_queue(&self, index: u32) {
+        let registers = self.registers;
+        registers.write(register::QUEUE_SEL, index);
+        registers.write(register::QUEUE_RESET, 1);
+        for offset in [register::QUEUE_RESET, register::QUEUE_READY] {
+            if registers.read(offset) != 0 {
+                self.fail("a queue is not reset");
+            }
+        }
+    }
+
+    /// Gives the card the queues of the first pair again, which were reset.
+    pub(crate) fn enable_first_pair(&mut self) {
+        let (registers, event_index) = (self.registers, self.offered & EVENT_IDX != 0);
+        let [rx, tx, ..] = self.rings;
+        let [rx, tx] = [(rx, 0), (tx, 1)].map(|(rings, index)| {
+            rings.clear();
+            Queue::on(rings, registers, index, event_index)
+        });
+        self.first = Pair { rx, tx };
+        Self::post_to(&mut self.first, self.receive[0]);
+    }
+
     /// Tells the card to begin.
     pub(crate) fn driver_ok(&self) {
         let ready = status::ACKNOWLEDGE | status::DRIVER | status::FEATURES_OK | status::DRIVER_OK;
@@ -165,14 +189,18 @@ impl Rig {
     pub(crate) fn post_buffers(&mut self) {
         let pairs = [Some(&mut self.first), self.second.as_mut()];
         for (pair, memory) in pairs.into_iter().flatten().zip(self.receive) {
-            for id in 0..BUFFERS {
-                let at = usize::from(id) * BUFFER;
-                let address = memory.address() + at as u64;
-                pair.rx.describe(id, address, 2048, true);
-                pair.rx.post(id);
-            }
-            pair.rx.publish();
+            Self::post_to(pair, memory);
         }
+    }
+
+    fn post_to(pair: &mut Pair, memory: Region) {
+        for id in 0..BUFFERS {
+            let at = usize::from(id) * BUFFER;
+            let address = memory.address() + at as u64;
+            pair.rx.describe(id, address, 2048, true);
+            pair.rx.post(id);
+        }
+        pair.rx.publish();
     }
 
     /// Remembers what is being done, for errors.

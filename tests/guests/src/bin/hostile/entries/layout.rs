@@ -106,7 +106,7 @@ pub(super) fn features(rig: &mut Rig, way: u16) -> Option<Must> {
         u64::MAX,
         0,
         without(VERSION_1),
-        offered | 1 << 40,
+        offered | 1 << 35,
         offered | 1 << 60,
         offered | 1 << 34,
         // What commands need is gone.

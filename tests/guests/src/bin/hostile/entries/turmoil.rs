@@ -187,11 +187,8 @@ pub(super) fn wrap(rig: &mut Rig, way: u16) -> Option<Must> {
     Some(Must::GoOn)
 }
 
-/// 35: resets while frames go out and come in.
+/// 35: resets while frames go out and come in, of the device and of its queues.
 pub(super) fn resets(rig: &mut Rig, way: u16) -> Option<Must> {
-    if way > 0 {
-        return None;
-    }
     for round in 0..50 {
         packet::write_plain(&rig.send, rig.mac, 60);
         let address = rig.send.address();
@@ -200,7 +197,14 @@ pub(super) fn resets(rig: &mut Rig, way: u16) -> Option<Must> {
             rig.first.tx.post(0);
         }
         rig.first.tx.publish();
-        rig.registers.write(register::STATUS, 0);
+        match way {
+            0 => rig.registers.write(register::STATUS, 0),
+            1 => {
+                rig.reset_queue(0);
+                rig.reset_queue(1);
+            }
+            _ => return None,
+        }
         let [rx, tx, ..] = rig.rings;
         let now = || [rx, tx].map(|it| it.used.u16(INDEX).load(Ordering::Acquire));
         let before = now();
@@ -211,7 +215,10 @@ pub(super) fn resets(rig: &mut Rig, way: u16) -> Option<Must> {
         if now() != before {
             rig.fail("something came back after a reset");
         }
-        rig.start();
+        match way {
+            0 => rig.start(),
+            _ => rig.enable_first_pair(),
+        }
     }
     Some(Must::GoOn)
 }
