@@ -220,7 +220,7 @@ fn control_script(card: &mut (TestDriver, Loopback), u: &mut Unstructured<'_>) -
 }
 
 fn any_command(guest: &mut Guest<'_>, u: &mut Unstructured<'_>) -> Result<Option<()>> {
-    let (class, command): (u8, u8) = (u.int_in_range(0..=6)?, u.int_in_range(0..=6)?);
+    let (class, command): (u8, u8) = (u.int_in_range(0..=8)?, u.int_in_range(0..=6)?);
     let len = u.int_in_range(0..=u.len().min(900))?;
     let bytes = [&[class, command], u.bytes(len)?].concat();
     let (room, cuts) = (u.arbitrary()?, u.arbitrary()?);

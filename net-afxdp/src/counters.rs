@@ -1,5 +1,7 @@
 //! Numbers that a queue keeps: its own counters, the kernel's, and where the frames are.
 
+use std::{io, os::fd::AsFd};
+
 /// What a queue has done since it was opened. Wraps at 2^64.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -48,6 +50,25 @@ pub struct Statistics {
     pub rx_fill_ring_empty_descs: u64,
     /// Times that the kernel looked for a frame to send and found none.
     pub tx_ring_empty_descs: u64,
+}
+
+impl Statistics {
+    /// Those of an AF_XDP socket, by any of its descriptors and from any thread.
+    ///
+    /// # Errors
+    /// The system's: it is no such socket, or not bound any more.
+    pub fn of(socket: impl AsFd) -> io::Result<Self> {
+        let raw = rustix::net::sockopt::xdp_statistics(socket)?;
+        // Those that Linux 5.9 brought are there: it also brought the link that the program needs.
+        Ok(Self {
+            rx_dropped: raw.rx_dropped,
+            rx_invalid_descs: raw.rx_invalid_descs,
+            tx_invalid_descs: raw.tx_invalid_descs,
+            rx_ring_full: raw.rx_ring_full.unwrap_or(0),
+            rx_fill_ring_empty_descs: raw.rx_fill_ring_empty_descs.unwrap_or(0),
+            tx_ring_empty_descs: raw.tx_ring_empty_descs.unwrap_or(0),
+        })
+    }
 }
 
 /// Where the frames of a queue are. They add up: see [`is_balanced`](Self::is_balanced).

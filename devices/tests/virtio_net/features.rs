@@ -13,8 +13,8 @@ fn offers_what_it_can_do_and_no_more() {
     let offered = guest.driver.offered();
     // Checksums, TSO and USO both ways, and the switch for them.
     let offloads = 0b0011_1011_1000_0111 | 0b111 << 54;
-    // Reception, VLANs, some more reception, announcements, the address, coalescing.
-    let control = CTRL_VQ | 0xf << 18 | 1 << 23 | 3 << 52;
+    // Reception, VLANs, some more reception, announcements, the address, coalescing, statistics.
+    let control = CTRL_VQ | 0xf << 18 | 1 << 23 | 3 << 52 | 1 << 50;
     let ring = INDIRECT_DESC | EVENT_IDX | VERSION_1 | RING_RESET;
     let expected = offloads | MTU_FEATURE | 1 << 5 | 1 << 16 | MRG_RXBUF | control | ring;
     assert_eq!(offered, expected);
@@ -34,7 +34,7 @@ fn features_that_were_not_offered_are_refused() {
     }
     assert!(!guest.driver.negotiate(MRG_RXBUF), "the legacy interface");
     assert!(guest.driver.negotiate(VERSION_1));
-    for bit in [18, 19, 20, 21, 23, 52, 53] {
+    for bit in [18, 19, 20, 21, 23, 50, 52, 53] {
         let features = VERSION_1 | 1 << bit;
         assert!(!guest.driver.negotiate(features), "bit {bit} needs more");
         assert!(guest.driver.negotiate(features | CTRL_VQ));

@@ -33,6 +33,7 @@ mod random;
 mod rate;
 mod rings;
 mod rings_layout;
+mod statistics;
 mod threads;
 
 /// The transport of all tests here that name none.

@@ -111,7 +111,7 @@ fn a_broken_control_queue_stops_alone() {
 #[test]
 fn a_driver_without_mq_gets_the_traffic_of_all_queues() {
     // The second one: the control queue, and all that needs it.
-    for without in [MQ, 0x7f << 17 | 3 << 52 | CTRL_GUEST_OFFLOADS] {
+    for without in [MQ, 0x7f << 17 | 0b1101 << 50 | CTRL_GUEST_OFFLOADS] {
         let mut guest = PairsGuest::start("tmqno", 4);
         guest.features &= !without;
         guest.boot();

@@ -46,6 +46,8 @@ mod random;
 mod rings;
 #[path = "../virtio_net/rings_layout.rs"]
 mod rings_layout;
+#[path = "../virtio_net/statistics.rs"]
+mod statistics;
 
 mod bars;
 mod msix;

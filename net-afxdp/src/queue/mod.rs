@@ -173,16 +173,7 @@ impl Queue {
     /// # Errors
     /// The system's.
     pub fn statistics(&self) -> io::Result<Statistics> {
-        let raw = rustix::net::sockopt::xdp_statistics(self.as_fd())?;
-        // Those that Linux 5.9 brought are there: it also brought the link that the program needs.
-        Ok(Statistics {
-            rx_dropped: raw.rx_dropped,
-            rx_invalid_descs: raw.rx_invalid_descs,
-            tx_invalid_descs: raw.tx_invalid_descs,
-            rx_ring_full: raw.rx_ring_full.unwrap_or(0),
-            rx_fill_ring_empty_descs: raw.rx_fill_ring_empty_descs.unwrap_or(0),
-            tx_ring_empty_descs: raw.tx_ring_empty_descs.unwrap_or(0),
-        })
+        Statistics::of(self)
     }
 
     /// Where the frames are now.

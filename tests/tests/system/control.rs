@@ -7,7 +7,7 @@ use std::{
 };
 
 use net_afxdp::{Port, PortConfig, Queue};
-use ringwire_tests::{Guest, Options, Wire, by_pair};
+use ringwire_tests::{Guest, Options, Setup, Wire, by_pair};
 use rustix::process::Signal;
 
 /// How long to wait for what must come.
@@ -213,6 +213,68 @@ fn hears_what_it_wants(guest: &mut Guest, wire: &Wire) {
         let [sender, target] = [28..32, 38..42].map(|range| frame.get(range));
         arp && sender == Some(&address[..]) && target == sender
     });
+}
+
+/// The card's own statistics `name` of all queues of a kind (`rx`, `tx`), or of the control queue (`cq`), as the guest's
+/// `ethtool -S` has them. Linux knows of them from 6.10 on.
+fn statistic(guest: &mut Guest, kind: &str, name: &str) -> u64 {
+    let text = guest.ok("ethtool -S eth0");
+    let lines = text.lines().filter_map(|line| line.trim().split_once(": "));
+    let values = lines.filter_map(|(line, value)| {
+        let rest = line.strip_prefix(kind)?;
+        let of_it = rest.trim_start_matches(|it: char| it.is_ascii_digit());
+        // Without the number of a queue it is their sum.
+        let counts = of_it.strip_prefix("_hw_") == Some(name) && (of_it != rest || kind == "cq");
+        counts.then(|| value.parse::<u64>().expect("a number"))
+    });
+    let values: Vec<_> = values.collect();
+    assert!(!values.is_empty(), "no {name} of {kind}: {text}");
+    values.iter().sum()
+}
+
+#[test]
+fn newer_kernels_show_what_the_card_counts() {
+    for (kernel, initrd) in Setup::other_kernels() {
+        println!("{}", kernel.display());
+        let wire = Wire::with_queues(2);
+        let options = Options::new().kernel(kernel).initrd(initrd);
+        let mut guest = Guest::boot(options.on_with(&wire, ",queues=2"));
+        let names = [
+            ("rx", "packets"),
+            ("rx", "bytes"),
+            ("tx", "packets"),
+            ("tx", "bytes"),
+        ];
+        let all = |guest: &mut Guest| names.map(|(kind, name)| statistic(guest, kind, name));
+        let before = all(&mut guest);
+        // Of 1042 bytes each.
+        guest.ok(&format!(
+            "ping -q -c 20 -i 0.05 -W 10 -s 1000 {}",
+            Wire::PEER
+        ));
+        let after = all(&mut guest);
+        let moved: Vec<_> = after
+            .iter()
+            .zip(before)
+            .map(|(now, then)| now - then)
+            .collect();
+        // There may be some of the kernel's own, too.
+        for (moved, least) in moved.iter().zip([20, 20_840, 20, 20_840]) {
+            assert!(
+                (least..2 * least).contains(moved),
+                "{names:?}: {moved} of {least}"
+            );
+        }
+        let commands = statistic(&mut guest, "cq", "command_num");
+        assert!(
+            statistic(&mut guest, "cq", "command_num") > commands,
+            "that was one itself"
+        );
+        assert!(statistic(&mut guest, "tx", "notifications") > 0);
+        assert!(statistic(&mut guest, "rx", "interrupts") > 0);
+        assert_eq!(counter(&guest, "control_refused"), 0);
+        assert!(guest.power_off().success(), "{}", guest.log());
+    }
 }
 
 #[test]

@@ -6,10 +6,12 @@ use std::{
     os::fd::{AsFd, BorrowedFd},
 };
 
-use net_afxdp::{FileRange, Queue, SharedMemory};
+use net_afxdp::{FileRange, Queue, SharedMemory, Statistics};
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
-use super::backend::{BackendReport, ChecksumRequest, FrameAccount, NetBackend, Piece, SendError};
+use super::backend::{
+    BackendReport, ChecksumRequest, FrameAccount, Losses, NetBackend, Piece, SendError,
+};
 use crate::GuestRam;
 
 /// Guest RAM for queues that send from it in place ([`Port::open_sharing`](net_afxdp::Port::open_sharing)).
@@ -111,6 +113,16 @@ impl NetBackend for AfXdpBackend {
         } else {
             Err(io::ErrorKind::WouldBlock.into())
         }
+    }
+
+    /// XDP_STATISTICS of another descriptor of the socket.
+    fn losses(&self) -> Option<Losses> {
+        let socket = self.0.as_fd().try_clone_to_owned().ok()?;
+        Some(Box::new(move || {
+            // An interface that is gone has lost what it will.
+            let kernel = Statistics::of(&socket).unwrap_or_default();
+            kernel.rx_dropped.wrapping_add(kernel.rx_ring_full)
+        }))
     }
 
     fn report(&mut self) -> BackendReport {

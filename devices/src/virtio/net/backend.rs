@@ -109,11 +109,19 @@ pub trait NetBackend: Send + 'static {
         0
     }
 
+    /// A way to ask, from any thread and at any time, what it threw away of what arrived; `None` if it never does.
+    fn losses(&self) -> Option<Losses> {
+        None
+    }
+
     /// What the back end has to say of its life so far. Asked for when its thread ends.
     fn report(&mut self) -> BackendReport {
         BackendReport::default()
     }
 }
+
+/// How many frames arrived so far that there was no room for, so that they were thrown away before anybody saw them.
+pub type Losses = Box<dyn Fn() -> u64 + Send + Sync>;
 
 /// A back end's own view of what became of frames.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

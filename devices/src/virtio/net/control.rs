@@ -6,6 +6,7 @@
 
 mod coalescing;
 mod receive;
+mod statistics;
 
 use std::{
     io,
@@ -24,7 +25,8 @@ use super::{
     NetBackend,
     counters::PairCounters,
     features::{
-        CTRL_GUEST_OFFLOADS, CTRL_MAC_ADDR, CTRL_RX, CTRL_RX_EXTRA, CTRL_VLAN, GUEST_ANNOUNCE, MQ,
+        CTRL_GUEST_OFFLOADS, CTRL_MAC_ADDR, CTRL_RX, CTRL_RX_EXTRA, CTRL_VLAN, DEVICE_STATS,
+        GUEST_ANNOUNCE, MQ,
     },
     pairs::{Pairs, UseError},
     shared::{Shared, lock},
@@ -167,6 +169,10 @@ impl<B: NetBackend> Control<B> {
             (VIRTIO_NET_CTRL_NOTF_COAL, number) => {
                 self.needs(coalescing::feature_of(number))?;
                 coalescing::obey(&self.shared, number, data, result)
+            }
+            (statistics::CLASS, number) => {
+                self.needs(DEVICE_STATS)?;
+                statistics::obey(&self.shared, self.features, number, data, result)
             }
             _ => Err(Refused),
         }

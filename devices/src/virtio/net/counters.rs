@@ -90,6 +90,12 @@ counters! {
     rx_steered,
     /// Those of `rx_frames` that were put behind another one, to be one frame for the guest.
     rx_coalesced,
+    /// Bytes of their headers, which the guest does not get once more.
+    rx_coalesced_headers,
+    /// Frames that the guest got instead: each of two or more of `rx_frames`.
+    rx_merged,
+    /// Bytes of those.
+    rx_merged_bytes,
     /// Those of `rx_frames` whose checksum their sender had left undone, and that was completed for a
     /// guest that does not take such frames.
     rx_checksums,
@@ -97,6 +103,8 @@ counters! {
     tx_frames,
     /// Their bytes, without virtio-net headers.
     tx_bytes,
+    /// Those of `tx_frames`, segments apart, whose checksum the guest left undone.
+    tx_partial,
     /// Those of `tx_frames`, segments apart, whose checksum was completed.
     tx_checksums,
     /// Those of `tx_frames`, segments among them, whose checksum was left to the back end: to the card, or to
@@ -104,6 +112,12 @@ counters! {
     tx_checksums_offloaded,
     /// Frames that were cut into segments, each of which is one of `tx_frames`.
     tx_segmented,
+    /// Bytes of those frames.
+    tx_segmented_bytes,
+    /// Those of `tx_frames` that are segments.
+    tx_segments,
+    /// Bytes of those.
+    tx_segments_bytes,
     /// Those of `tx_frames` that were sent from guest memory, and not copied. Where that is asked for,
     /// the others were copied because they are short, or had to be changed, or lie so that they can't.
     tx_in_place,
@@ -126,8 +140,14 @@ counters! {
     tx_limited,
     /// Times that the back end could not give what was queued to the wire (link down).
     tx_carrier_errors,
+    /// Kicks of the receive queue.
+    rx_kicks,
+    /// Kicks of the transmit queue.
+    tx_kicks,
     /// Interrupts raised for received and for sent frames.
     interrupts,
+    /// Those for sent frames.
+    tx_interrupts,
     /// Commands that the driver gave through the control queue.
     control_commands,
     /// Those of them that were refused: unknown, of the wrong length, or asking for what is not

@@ -43,6 +43,9 @@ pub(super) const NOTF_COAL: u64 = 1 << VIRTIO_NET_F_NOTF_COAL;
 /// The same for each queue apart.
 pub(super) const VQ_NOTF_COAL: u64 = 1 << VIRTIO_NET_F_VQ_NOTF_COAL;
 
+/// The driver can ask for statistics.
+pub(super) const DEVICE_STATS: u64 = 1 << 50;
+
 /// What the control queue is there for (5.1.3.1: each of these requires it).
 const COMMANDS: u64 = CTRL_GUEST_OFFLOADS
     | CTRL_RX
@@ -52,7 +55,8 @@ const COMMANDS: u64 = CTRL_GUEST_OFFLOADS
     | GUEST_ANNOUNCE
     | MQ
     | NOTF_COAL
-    | VQ_NOTF_COAL;
+    | VQ_NOTF_COAL
+    | DEVICE_STATS;
 
 /// The control plane of a card with that many queue pairs.
 pub(super) const fn control_plane(pairs: usize) -> u64 {

@@ -28,6 +28,10 @@ const GUEST_ECN: u64 = 1 << VIRTIO_NET_F_GUEST_ECN;
 const GUEST_USO4: u64 = 1 << 54;
 /// VIRTIO_NET_F_GUEST_USO6.
 const GUEST_USO6: u64 = 1 << 55;
+/// Either of these: the driver takes frames of many TCP segments.
+pub(super) const GUEST_TSO: u64 = GUEST_TSO4 | GUEST_TSO6;
+/// Any of these: the driver may send frames to be cut.
+pub(super) const HOST_GSO: u64 = HOST_TSO4 | HOST_TSO6 | HOST_USO;
 const TSO: u64 = HOST_TSO4 | HOST_TSO6 | HOST_ECN;
 const COALESCED: u64 = GUEST_TSO4 | GUEST_TSO6 | GUEST_ECN | GUEST_USO4 | GUEST_USO6;
 

@@ -65,6 +65,8 @@ struct Open {
     last: u16,
     /// Bytes in it, with the header if it is the only one.
     filled: usize,
+    /// Bytes of the frame so far.
+    len: usize,
 }
 
 /// What became of one frame.
@@ -175,13 +177,16 @@ impl Rx {
         let mut source = Source::new(frame.fragments);
         source.skip(header_len);
         let before = self.queue.mark();
-        let spread = self.spread(source, frame.len - header_len, open);
+        let payload = frame.len - header_len;
+        let spread = self.spread(source, payload, open);
         if let Ok(Spread::Done(open)) = spread
             && let Some(coalescer) = &mut self.coalescer
         {
             coalescer.add(step);
-            self.open = Some(open);
+            let len = open.len + payload;
+            self.open = Some(Open { len, ..open });
             self.counters.rx_coalesced.add(1);
+            self.counters.rx_coalesced_headers.add(header_len as u64);
             return Ok(true);
         }
         self.queue.rewind(before);
@@ -212,6 +217,7 @@ impl Rx {
             buffers: 1,
             last: self.first.head(),
             filled: self.header_len,
+            len: frame.len,
         };
         let spread = self.spread(source, frame.len, open);
         if let Ok(Spread::Done(open)) = spread {
@@ -284,6 +290,8 @@ impl Rx {
         let coalescer = self.coalescer.take();
         if let Some(mut coalescer) = coalescer.filter(|it| it.segments() > 1) {
             let whole = coalescer.finish();
+            self.counters.rx_merged.add(1);
+            self.counters.rx_merged_bytes.add(open.len as u64);
             header = RxHeader::coalesced(&whole);
             let mut writer = self.first.writer();
             writer.skip(self.header_len);

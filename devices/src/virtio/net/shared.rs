@@ -12,7 +12,7 @@ use virtio_bindings::virtio_net::{VIRTIO_NET_S_ANNOUNCE, VIRTIO_NET_S_LINK_UP};
 
 use super::{
     NetBackend, NetConfig, NetError,
-    backend::BackendReport,
+    backend::{BackendReport, Losses},
     coalesce::{Coalescing, CoalescingCell},
     config::LinkSpeed,
     counters::{NetCounters, PairCounters},
@@ -54,6 +54,8 @@ pub(super) struct Shared {
     pub(super) coalescing_at_first: [CoalescingCell; 2],
     /// One a queue pair.
     pub(super) counters: Vec<Arc<PairCounters>>,
+    /// One a queue pair: what its back end threw away.
+    pub(super) losses: Vec<Option<Losses>>,
     /// The control queue's.
     pub(super) control_counters: Arc<PairCounters>,
     /// One a queue pair: what the back end said when its thread last ended.
@@ -105,6 +107,7 @@ impl Shared {
                 .iter()
                 .map(|_| Arc::<PairCounters>::default())
                 .collect(),
+            losses: backends.iter().map(NetBackend::losses).collect(),
             control_counters: Arc::default(),
             reports: Mutex::new(vec![BackendReport::default(); backends.len()]),
             limits,

@@ -183,6 +183,7 @@ impl Tx {
                     emit::with_checksum(backend, reader, len, place)?;
                     self.counters.tx_checksums.add(1);
                 }
+                self.counters.tx_partial.add(1);
             }
             Some(TxWork::Segments(request)) => {
                 match cut(&reader, len, request) {
@@ -198,6 +199,7 @@ impl Tx {
                     Err(_) => return Ok(self.refuse()),
                 }
                 self.counters.tx_segmented.add(1);
+                self.counters.tx_segmented_bytes.add(len as u64);
                 return self.send_segments(backend, most, meter);
             }
             None => return Ok(self.refuse()),
@@ -256,6 +258,8 @@ impl Tx {
             if self.offloaded.is_some() {
                 self.counters.tx_checksums_offloaded.add(1);
             }
+            self.counters.tx_segments.add(1);
+            self.counters.tx_segments_bytes.add(len as u64);
             count += 1;
         }
         if cutting.is_done() {

@@ -49,9 +49,20 @@ impl Port {
         published
     }
 
+    /// 5.1.2: receive queues have even numbers.
+    pub(super) fn side(&self) -> Side {
+        match self.index % 2 {
+            0 => Side::Rx,
+            _ => Side::Tx,
+        }
+    }
+
     fn notify(&self, interrupt: &Interrupt, counters: &PairCounters) {
         interrupt.queue(self.index);
         counters.interrupts.add(1);
+        if self.side() == Side::Tx {
+            counters.tx_interrupts.add(1);
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::{io, os::fd::AsRawFd, sync::Arc};
 
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 
-use super::{NetBackend, Worker, notify::ports};
+use super::{NetBackend, Side, Worker, notify::ports};
 use crate::virtio::{net::carrier::Carrier, worker::StopSignal};
 
 /// A worker while a thread has it.
@@ -22,7 +22,13 @@ impl<B: NetBackend> MutEventSubscriber for Shift<B> {
             ports(&mut worker.rx, &mut worker.tx).find(|port| port.kick.as_raw_fd() == fd)
         {
             // Kicks are level triggered; "nothing there" is no error.
-            let _ = port.kick.read();
+            if let Ok(kicks) = port.kick.read() {
+                let counter = match port.side() {
+                    Side::Rx => &worker.counters.rx_kicks,
+                    Side::Tx => &worker.counters.tx_kicks,
+                };
+                counter.add(kicks);
+            }
             return;
         }
         if let Some(alarm) = worker
