@@ -7,13 +7,13 @@ use std::time::Duration;
 use super::{CheckError, pattern};
 
 /// Longer than any pause that a busy emulated host makes; then the wire counts as dead.
-const SILENCE: Duration = Duration::from_secs(30);
+const SILENCE: Duration = Duration::from_secs(100);
 const BLOCK: usize = 64 * 1024;
 
 /// Sends `amount` bytes of the stream of `seed` to `to` and waits for the receiver's verdict.
 ///
 /// # Errors
-/// [`CheckError::Io`] when the connection fails or is silent for 30 s, [`CheckError::Count`] when the receiver got
+/// [`CheckError::Io`] when the connection fails or is silent for 100 s, [`CheckError::Count`] when the receiver got
 /// another amount or found wrong bytes.
 pub fn send(to: SocketAddr, seed: u64, amount: u64) -> Result<(), CheckError> {
     let mut stream = TcpStream::connect_timeout(&to, SILENCE)
@@ -51,7 +51,7 @@ pub fn send(to: SocketAddr, seed: u64, amount: u64) -> Result<(), CheckError> {
 /// Returns the amount received.
 ///
 /// # Errors
-/// [`CheckError::Io`] when the connection fails or is silent for 30 s, [`CheckError::Content`] at the first wrong byte.
+/// [`CheckError::Io`] when the connection fails or is silent for 100 s, [`CheckError::Content`] at the first wrong byte.
 pub fn receive(listener: &TcpListener, seed: u64) -> Result<u64, CheckError> {
     let (mut stream, _) = listener
         .accept()
