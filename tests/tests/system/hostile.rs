@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use ringwire_tests::Setup;
 
-/// 1 to 30, 32, 34 to 36
+/// 1 to 36
 #[test]
 fn the_whole_list_by_a_bare_guest() {
     // The same test as without Linux guests, which brings the far end of the wire along.

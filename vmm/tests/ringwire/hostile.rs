@@ -2,7 +2,7 @@
 //! machine's KVM, and shows after each that frames still go there and back. Needs root.
 
 use std::{
-    ops::ControlFlow,
+    ops::{ControlFlow, RangeInclusive},
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
@@ -23,11 +23,11 @@ const PATIENCE: Duration = Duration::from_secs(300);
 const OTHER: [u8; 2] = [0x88, 0xb6];
 const FILL: u8 = 0x5a;
 
-/// The entries that a driver on MMIO can do.
-const ENTRIES: [u8; 34] = [
-    1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26,
-    27, 28, 29, 30, 32, 34, 35, 36,
-];
+/// The entries that a driver can do.
+const ENTRIES: RangeInclusive<u8> = 1..=36;
+
+/// Where the first device on MMIO is, which ACPI says, and not the command line; the guest knows no ACPI.
+const CARD: &str = "virtio_mmio.device=4K@0xd0000000:5";
 
 /// What the far end saw.
 #[derive(Debug, Default)]
@@ -97,8 +97,11 @@ fn survives(queues: u32, options: &str) {
     let mut far = Far::new(&wire, 1);
     let netdev = format!("af-xdp,ifname={}{options}", wire.name);
     // In an emulated host everything takes its time.
-    let cmdline = "acpi=off patience=120";
-    let arguments = ["-v", "--netdev", &netdev, "--cmdline", cmdline];
+    let cmdline = format!("{CARD} patience=120");
+    // Beside the card, which is on MMIO, there is PCI.
+    let device = "virtio-net-mmio,netdev=net0";
+    let cards = ["-v", "--netdev", &netdev, "--device", device];
+    let arguments = [&cards[..], &["--cmdline", &cmdline]].concat();
     let guest = Process::start(&mut run(&program("hostile"), &arguments));
     let mut guest = guest.with_patience(PATIENCE);
     let end = AtomicBool::new(false);
@@ -136,7 +139,7 @@ fn survives(queues: u32, options: &str) {
     wire.assert_clean();
 }
 
-/// 1 to 30, 32, 34 to 36
+/// 1 to 36
 #[test]
 fn the_whole_list_by_a_guest() {
     if can_run() {

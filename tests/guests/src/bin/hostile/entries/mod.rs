@@ -4,6 +4,7 @@ mod control;
 mod frames;
 mod layout;
 mod offloads;
+mod pci;
 mod registers;
 mod rings;
 mod turmoil;
@@ -33,7 +34,7 @@ pub(crate) struct Entry {
     pub(crate) attack: fn(&mut Rig, u16) -> Option<Must>,
 }
 
-/// All that a driver on MMIO can do. 31 and 33 are of PCI, 13 is 14 with every index of 16 bits.
+/// All of them. 31 and 33 are of PCI, and not done where there is none; 13 is 14 with every index of 16 bits.
 pub(crate) const ENTRIES: &[Entry] = &[
     entry(1, "chains that loop", rings::loops),
     entry(2, "impossible available indices", rings::indices),
@@ -65,7 +66,9 @@ pub(crate) const ENTRIES: &[Entry] = &[
     entry(28, "frames that are too long", frames::long),
     entry(29, "odd register accesses", registers::odd),
     entry(30, "queues that are none", registers::queues),
+    entry(31, "impossible MSI-X vectors and tables", pci::vectors),
     entry(32, "status at random", registers::status_bits),
+    entry(33, "BARs moved where none can be", pci::bars),
     entry(34, "half-configured queues", layout::half_configured),
     entry(35, "resets under way", turmoil::resets),
     entry(36, "buffers in the device's registers", rings::registers),
