@@ -72,6 +72,7 @@ impl Umem {
         if let Some(shared) = shared {
             umem.map_shared(shared)?;
         }
+        umem.welcome_huge_pages();
         // The kernel pins these pages. After a fork, the first write of either process moves it to
         // a copy, and the kernel would go on with the other one: so don't give them to children.
         // Miri has no such call, and no forks.
@@ -83,6 +84,18 @@ impl Umem {
             }?;
         }
         Ok((umem, FramePool::new(frames)))
+    }
+
+    /// Lets the kernel back the chunks with huge pages where it finds some, if
+    /// /sys/kernel/mm/transparent_hugepage/enabled is `madvise` or more: there is less to allocate and to pin, and
+    /// fewer addresses to translate. Refusing does no harm.
+    fn welcome_huge_pages(&self) {
+        if cfg!(miri) {
+            return;
+        }
+        let start = self.base.as_ptr().cast();
+        // SAFETY: the range is the chunks of our own mapping; this advice does not change what they hold.
+        let _ = unsafe { rustix::mm::madvise(start, self.own, Advice::LinuxHugepage) };
     }
 
     /// Keeps [`tx_metadata::LENGTH`] bytes free before every frame that is sent. To be said before the
