@@ -27,10 +27,10 @@ lint: setup ## formatting, clippy, documentation, dependencies, shell scripts
 demo: build ## boot a Debian kernel on a veth pair, ping, iperf3, and print a table
 	@tests/demo/make-demo
 
-bench: setup ## frames a second on veth, raw and by a guest, beside AF_PACKET and DPDK; start, memory (12 minutes)
+bench: setup ## frames a second on veth, raw and by a guest, beside AF_PACKET and DPDK; start, memory (16 minutes)
 	@tests/bench/bench raw
 
-bench-qemu: setup ## the same guest under a QEMU built with -netdev af-xdp (10 minutes, the first time 15 more)
+bench-qemu: setup ## the same guest under a QEMU built with -netdev af-xdp (12 minutes, the first time 15 more)
 	@tests/bench/bench qemu
 
 bench-lab: setup ## Linux guests with iperf3, beside QEMU with tap and af-xdp, in the lab if need be (10 minutes)
