@@ -18,6 +18,21 @@ use crate::driver::{Disk, IN, OUT, SECTOR, TempFile, header, pattern};
 /// VIRTIO_BLK_F_FLUSH.
 const FLUSH: u64 = 1 << 9;
 
+/// Asks for the same `data` in each of the first sectors.
+fn write_all(disk: &mut Disk, sectors: u64, data: &[u8]) {
+    disk.driver.write_memory(disk.readable + 4096, data);
+    for sector in 0..sectors {
+        let place = disk.readable + 16 * sector;
+        disk.driver.write_memory(place, &header(OUT, sector));
+        disk.queue.add(&[
+            Buffer::readable(place, 16),
+            Buffer::readable(disk.readable + 4096, 512),
+            Buffer::writable(disk.writable + sector, 1),
+        ]);
+    }
+    disk.driver.kick(0);
+}
+
 /// The driver writes a sector whole, or not at all, and after the reset nothing is completed.
 #[test]
 fn resets_in_the_middle_of_writes_leave_whole_sectors() {
@@ -30,17 +45,7 @@ fn resets_in_the_middle_of_writes_leave_whole_sectors() {
         // With FLUSH: otherwise each write is one to the host's disk, and the test waits for it.
         disk.restart(VERSION_1 | FLUSH | features);
         let data = pattern(round, SECTOR);
-        disk.driver.write_memory(disk.readable + 4096, &data);
-        for sector in 0..SECTORS {
-            let place = disk.readable + 16 * sector;
-            disk.driver.write_memory(place, &header(OUT, sector));
-            disk.queue.add(&[
-                Buffer::readable(place, 16),
-                Buffer::readable(disk.readable + 4096, 512),
-                Buffer::writable(disk.writable + sector, 1),
-            ]);
-        }
-        disk.driver.kick(0);
+        write_all(&mut disk, SECTORS, &data);
         if round % 3 == 0 {
             disk.queue.wait_used();
         }
@@ -71,17 +76,7 @@ fn resets_of_the_queue_leave_whole_sectors() {
     let mut disk = Disk::new(&image);
     for round in 1..=100usize {
         let data = pattern(round, SECTOR);
-        disk.driver.write_memory(disk.readable + 4096, &data);
-        for sector in 0..SECTORS {
-            let place = disk.readable + 16 * sector;
-            disk.driver.write_memory(place, &header(OUT, sector));
-            disk.queue.add(&[
-                Buffer::readable(place, 16),
-                Buffer::readable(disk.readable + 4096, 512),
-                Buffer::writable(disk.writable + sector, 1),
-            ]);
-        }
-        disk.driver.kick(0);
+        write_all(&mut disk, SECTORS, &data);
         disk.driver.reset_queue(0);
         let completed = disk.queue.used_idx();
         let content = image.content();

@@ -342,7 +342,7 @@ fn what_would_be_no_jail_is_refused() {
 }
 
 /// A wrapper after which anybody may use /dev/kvm, in a mount namespace of its own.
-const KVM_FOR_ALL: [&str; 6] = [
+pub(crate) const KVM_FOR_ALL: [&str; 6] = [
     "unshare",
     "--mount",
     "sh",

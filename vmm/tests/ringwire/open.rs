@@ -16,6 +16,7 @@ use vmm_sys_util::tempdir::TempDir;
 
 use crate::{
     guest::Code,
+    jail::KVM_FOR_ALL,
     process::{Process, outcome},
     wire::{Wire, can_run, is_root},
 };
@@ -244,23 +245,13 @@ fn a_vm_runs_without_privileges() {
     let ringwire = public.copy(env!("CARGO_BIN_EXE_ringwire").as_ref(), "ringwire");
     let kernel = Code::new().print("ready").spin().kernel();
     let kernel = public.copy(kernel.as_path(), "kernel");
-    // A /dev/kvm that anybody may use, in a mount namespace of our own.
-    let for_all = [
-        "unshare",
-        "--mount",
-        "sh",
-        "-c",
-        "mount -t tmpfs -o mode=755 none /dev && mknod -m 666 /dev/kvm c 10 232 && \
-         chmod 666 /dev/kvm && exec \"$@\"",
-        "sh",
-    ];
     let user = nobody();
     let ids = with_group(user);
     let run = [
         "--user", &ids, "--", &ringwire, "run", "--memory", "64M", "--kernel", &kernel, "--netdev",
         "{netdev}",
     ];
-    let mut running = Process::start(&mut open_under(&for_all, &wire, &run));
+    let mut running = Process::start(&mut open_under(&KVM_FOR_ALL, &wire, &run));
     running.wait_for("ready");
     let status = fs::read_to_string(format!("/proc/{}/status", running.id())).unwrap();
     assert_powerless(&status);

@@ -87,19 +87,29 @@ impl Packet {
     /// It is nothing that this module understands.
     pub fn parse(bytes: &[u8]) -> Result<Self, PacketError> {
         match plain(bytes) {
-            Some(packet) => Ok(packet),
+            Some((network, inner)) => Self::of(bytes, network, ethernet::LEN, &inner),
             None => Self::search(bytes),
         }
     }
 
     /// The same for whatever may come.
     fn search(bytes: &[u8]) -> Result<Self, PacketError> {
-        let (ether_type, network_start) = ether_type(bytes)?;
+        let (ether_type, start) = ether_type(bytes)?;
         let (network, inner) = match ether_type {
-            ethernet::IPV4 => (Network::V4, parse_v4(bytes, network_start)?),
-            ethernet::IPV6 => (Network::V6, parse_v6(bytes, network_start)?),
+            ethernet::IPV4 => (Network::V4, parse_v4(bytes, start)?),
+            ethernet::IPV6 => (Network::V6, parse_v6(bytes, start)?),
             other => return Err(PacketError::EtherType(other)),
         };
+        Self::of(bytes, network, start, &inner)
+    }
+
+    /// What is behind the IP header, which begins at `network_start`.
+    fn of(
+        bytes: &[u8],
+        network: Network,
+        network_start: usize,
+        inner: &Inner,
+    ) -> Result<Self, PacketError> {
         let start = inner.start;
         let (transport, len) = match inner.protocol {
             tcp::PROTOCOL => {
@@ -202,70 +212,46 @@ pub(super) fn low_16(len: usize) -> u16 {
     u16::from_le_bytes([low, high])
 }
 
-/// What nearly all packets are: without VLAN tags, IPv4 options and IPv6 extension headers. All fields are where they
-/// always are then, in bytes that are known to be there. `None`: look closer.
+/// The network layer of nearly all packets: without VLAN tags, IPv4 options and IPv6 extension headers. All fields are
+/// where they always are then, in bytes that are known to be there. `None`: look closer.
 #[inline]
-fn plain(bytes: &[u8]) -> Option<Packet> {
+fn plain(bytes: &[u8]) -> Option<(Network, Inner)> {
     const V4: usize = ethernet::LEN + ipv4::MIN_LEN;
     const V6: usize = ethernet::LEN + ipv6::LEN;
+    let inner = |protocol, start, end| Inner {
+        protocol,
+        start,
+        end,
+        has_options: false,
+        is_routed: false,
+    };
     let [.., high, low] = *bytes.first_chunk::<{ ethernet::LEN }>()?;
-    let (network, transport_start, protocol, end) = match u16::from_be_bytes([high, low]) {
+    match u16::from_be_bytes([high, low]) {
         ethernet::IPV4 => {
-            let header: &[u8; ipv4::MIN_LEN] = bytes.get(ethernet::LEN..V4)?.first_chunk()?;
-            let [
-                0x45,
-                _,
-                len_high,
-                len_low,
-                _,
-                _,
-                fragment,
-                offset,
-                _,
-                protocol,
-                ..,
-            ] = *header
-            else {
+            let header: [u8; ipv4::MIN_LEN] = *bytes.get(ethernet::LEN..)?.first_chunk()?;
+            let [0x45, _, high, low, _, _, fragment, offset, _, protocol, ..] = header else {
                 return None;
             };
             if u16::from_be_bytes([fragment, offset]) & ipv4::IS_FRAGMENT != 0 {
                 return None;
             }
-            let total = u16::from_be_bytes([len_high, len_low]);
-            let end = ethernet::LEN + usize::from(total);
-            (Network::V4, V4, protocol, end)
+            let total = usize::from(u16::from_be_bytes([high, low]));
+            Some((Network::V4, inner(protocol, V4, ethernet::LEN + total)))
         }
         ethernet::IPV6 => {
-            let header: &[u8; ipv6::LEN] = bytes.get(ethernet::LEN..V6)?.first_chunk()?;
-            let [0x60..0x70, _, _, _, len_high, len_low, protocol, ..] = *header else {
+            let header: [u8; ipv6::LEN] = *bytes.get(ethernet::LEN..)?.first_chunk()?;
+            let [0x60..0x70, _, _, _, high, low, protocol, ..] = header else {
                 return None;
             };
-            let len = u16::from_be_bytes([len_high, len_low]);
-            (Network::V6, V6, protocol, V6 + usize::from(len))
+            // An extension header has a number of its own.
+            if ![tcp::PROTOCOL, udp::PROTOCOL].contains(&protocol) {
+                return None;
+            }
+            let len = usize::from(u16::from_be_bytes([high, low]));
+            Some((Network::V6, inner(protocol, V6, V6 + len)))
         }
-        _ => return None,
-    };
-    let (transport, len) = match protocol {
-        udp::PROTOCOL => (Transport::Udp, udp::LEN),
-        tcp::PROTOCOL => {
-            let words = bytes.get(transport_start + tcp::DATA_OFFSET.0)? >> 4;
-            (Transport::Tcp, usize::from(words) * 4)
-        }
-        _ => return None,
-    };
-    let payload_start = transport_start + len;
-    let whole = payload_start <= bytes.len();
-    let right = transport == Transport::Udp || len >= tcp::MIN_LEN;
-    (whole && right).then_some(Packet {
-        network,
-        transport,
-        network_start: ethernet::LEN,
-        transport_start,
-        payload_start,
-        end,
-        has_options: false,
-        is_routed: false,
-    })
+        _ => None,
+    }
 }
 
 /// The EtherType after all VLAN tags, and what offset follows it.
