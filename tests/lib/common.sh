@@ -7,6 +7,16 @@ RINGWIRE_TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 RINGWIRE_BUILD=${RINGWIRE_BUILD:-$RINGWIRE_TOP/build}
 export RINGWIRE_TOP RINGWIRE_BUILD
 
+# What programs print is read here, and some of them translate it (apt, ping) or write 0,5 for 0.5.
+export LC_ALL=C.UTF-8
+unset LANGUAGE
+# `su` leaves the directories out in which depmod and ip are; a shell that was started before rustup ran knows nothing of cargo.
+for directory in /usr/sbin /sbin "${HOME:-/root}/.cargo/bin"; do
+    [[ :$PATH: == *:$directory:* ]] || PATH+=:$directory
+done
+export PATH
+unset directory
+
 # step TEXT...: says what is done now. On stderr: stdout is for results.
 step() { printf '\n==> %s\n' "$*" >&2; }
 
