@@ -291,6 +291,15 @@ impl Guest {
         self.child.id()
     }
 
+    /// Whether `ringwire` has not ended.
+    ///
+    /// # Panics
+    /// When the system does not tell.
+    pub fn is_running(&mut self) -> bool {
+        let ended = self.child.try_wait();
+        ended.expect("it is our child").is_none()
+    }
+
     /// Sends a signal to `ringwire`.
     ///
     /// # Panics

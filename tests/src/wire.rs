@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
-use std::process::{self, Child, Command, Stdio};
+use std::process::{self, Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -327,7 +327,19 @@ impl Background {
     ///
     /// # Panics
     /// When it fails, or lasts longer than `limit`.
-    pub fn finish(mut self, limit: Duration) -> String {
+    pub fn finish(self, limit: Duration) -> String {
+        let what = self.what.clone();
+        let (status, text) = self.end(limit);
+        assert!(status.success(), "{what} failed ({status}): {text}");
+        text
+    }
+
+    /// The same of a program that may fail: its status comes first.
+    ///
+    /// # Panics
+    /// When it lasts longer than `limit`.
+    #[must_use]
+    pub fn end(mut self, limit: Duration) -> (ExitStatus, String) {
         let deadline = Instant::now() + limit;
         let output = self.output.take();
         let reader = thread::spawn(move || {
@@ -339,9 +351,7 @@ impl Background {
         });
         loop {
             if let Some(status) = self.child.try_wait().expect("it is our child") {
-                let text = reader.join().unwrap_or_default();
-                assert!(status.success(), "{} failed ({status}): {text}", self.what);
-                return text;
+                return (status, reader.join().unwrap_or_default());
             }
             assert!(
                 Instant::now() < deadline,

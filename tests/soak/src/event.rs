@@ -7,8 +7,11 @@ use rustix::process::Signal;
 
 use crate::{
     problem::{Outcome, wrong},
+    process::Ending,
     random::Random,
-    station::{QUEUES, Station},
+    resident::Resident,
+    setting::QUEUES,
+    station::Station,
 };
 
 const NEAR: &str = Wire::IFNAME;
@@ -31,18 +34,18 @@ pub(crate) enum Event {
     Rename,
     /// The process is stopped for a while.
     Stop,
-    /// The far end takes and sends nothing for a while.
-    Pause,
-    /// The far end sends as much as it can for a while.
-    Flood,
     /// The control loop is asked for counters.
     Counters,
     /// Nothing, for a while.
     Quiet,
+    /// What only this kind of guest, or its far end, does.
+    Own,
     /// SIGTERM, and a new process.
     Terminate,
     /// SIGKILL, and a new process.
     Kill,
+    /// The guest switches itself off, if it can, and a new process.
+    PowerOff,
     /// The interface is moved to another namespace and back; a new process.
     Move,
     /// The interface is deleted and made again; a new process.
@@ -51,106 +54,159 @@ pub(crate) enum Event {
 
 impl Event {
     /// What a process outlives.
-    const OUTLIVED: [Self; 10] = [
+    const OUTLIVED: [Self; 8] = [
         Self::Flap,
         Self::FarFlap,
         Self::Mtu,
         Self::Channels,
         Self::Rename,
         Self::Stop,
-        Self::Pause,
-        Self::Flood,
         Self::Counters,
         Self::Quiet,
     ];
 
-    const LAST: [Self; 4] = [Self::Terminate, Self::Kill, Self::Move, Self::Delete];
+    const LAST: [Self; 5] = [
+        Self::Terminate,
+        Self::Kill,
+        Self::PowerOff,
+        Self::Move,
+        Self::Delete,
+    ];
 
     /// One at random; `lasting`: the process is to live on.
     pub(crate) fn random(random: &mut Random, lasting: bool) -> Self {
         if !lasting && random.next().is_multiple_of(4) {
             return random.one_of(Self::LAST);
         }
-        random.one_of(Self::OUTLIVED)
+        if random.next().is_multiple_of(2) {
+            Self::Own
+        } else {
+            random.one_of(Self::OUTLIVED)
+        }
     }
 
-    /// Lets it happen, and waits until frames come through again.
-    pub(crate) fn happen(self, station: &mut Station, random: &mut Random) -> Outcome {
-        let pause = random.pause(50);
+    /// Lets it happen, and waits until frames come through again; what happened.
+    pub(crate) fn happen<R: Resident>(
+        self,
+        station: &mut Station<R>,
+        random: &mut Random,
+    ) -> Outcome<String> {
+        let mut name = format!("{self:?}");
         match self {
-            Self::Flap => {
-                station.near(&format!("ip link set {NEAR} down"));
-                station.watch(pause)?;
-                station.near(&format!("ip link set {NEAR} up"));
+            Self::Own => name = R::happen(station, random)?.to_owned(),
+            // What it is to happen in is left in the middle.
+            Self::Terminate | Self::Kill | Self::PowerOff | Self::Move | Self::Delete => {
+                R::begin(station, random, false)?;
+                self.end(station, random)?;
             }
+            _ => {
+                // The far end's kernel loses its routes with its link.
+                R::begin(station, random, self == Self::FarFlap)?;
+                self.pass(station, random)?;
+            }
+        }
+        R::settle(station, &name)?;
+        Ok(name)
+    }
+
+    /// Something comes and goes.
+    fn pass<R: Resident>(self, station: &mut Station<R>, random: &mut Random) -> Outcome {
+        let pause = random.pause(50);
+        let mtu = random.one_of([576, 1400, 1501, 3000]);
+        let count = random.one_of([1, 2]);
+        let link = |action: &str| format!("ip link set {action}");
+        match self {
+            Self::Flap => there_and_back(
+                station,
+                pause,
+                &link(&format!("{NEAR} down")),
+                &link(&format!("{NEAR} up")),
+            ),
+            Self::Mtu => there_and_back(
+                station,
+                pause,
+                &link(&format!("{NEAR} mtu {mtu}")),
+                &link(&format!("{NEAR} mtu {MTU}")),
+            ),
+            Self::Channels => there_and_back(
+                station,
+                pause,
+                &format!("ethtool -L {NEAR} rx {count} tx {count}"),
+                &format!("ethtool -L {NEAR} rx {QUEUES} tx {QUEUES}"),
+            ),
+            Self::Rename => there_and_back(
+                station,
+                pause,
+                &link(&format!("{NEAR} name other0")),
+                &link(&format!("other0 name {NEAR}")),
+            ),
             Self::FarFlap => {
-                station.far(&format!("ip link set {FAR} down"));
+                station.far(&link(&format!("{FAR} down")));
                 station.watch(pause)?;
-                station.far(&format!("ip link set {FAR} up"));
-            }
-            Self::Mtu => {
-                let mtu = random.one_of([576, 1400, 1501, 3000]);
-                station.near(&format!("ip link set {NEAR} mtu {mtu}"));
-                station.watch(pause)?;
-                station.near(&format!("ip link set {NEAR} mtu {MTU}"));
-            }
-            Self::Channels => {
-                let count = random.one_of([1, 2]);
-                station.near(&format!("ethtool -L {NEAR} rx {count} tx {count}"));
-                station.watch(pause)?;
-                station.near(&format!("ethtool -L {NEAR} rx {QUEUES} tx {QUEUES}"));
-            }
-            Self::Rename => {
-                station.near(&format!("ip link set {NEAR} name other0"));
-                station.watch(pause)?;
-                station.near(&format!("ip link set other0 name {NEAR}"));
+                station.far(&link(&format!("{FAR} up")));
+                Ok(())
             }
             Self::Stop => {
-                station.vm.signal(Signal::STOP)?;
+                station.signal(Signal::STOP)?;
                 station.watch(pause)?;
-                station.vm.signal(Signal::CONT)?;
+                station.signal(Signal::CONT)
             }
-            Self::Pause => {
-                station.reflector.pause(true);
-                station.watch(pause)?;
-                station.reflector.pause(false);
+            Self::Counters => counters(station),
+            _ => station.watch(4 * pause),
+        }
+    }
+
+    /// The process ends, and another takes its place.
+    fn end<R: Resident>(self, station: &mut Station<R>, random: &mut Random) -> Outcome {
+        let pause = random.pause(50);
+        match self {
+            Self::Kill => station.replace(Ending::Kill, random, |_| Ok(())),
+            Self::PowerOff if R::POWERS_OFF => {
+                station.replace(Ending::PowerOff, random, |_| Ok(()))
             }
-            Self::Flood => {
-                station.reflector.flood(true);
-                station.watch(pause)?;
-                station.reflector.flood(false);
-            }
-            Self::Counters => counters(station)?,
-            Self::Quiet => station.watch(4 * pause)?,
-            Self::Terminate => station.replace(Signal::TERM, random, |_| Ok(()))?,
-            Self::Kill => station.replace(Signal::KILL, random, |_| Ok(()))?,
-            Self::Move => station.replace(Signal::TERM, random, |station| {
+            Self::Move => station.replace(Ending::Terminate, random, |station| {
                 station.wire.take_away();
                 station.watch(pause)?;
                 station.wire.bring_back();
                 Ok(())
-            })?,
-            Self::Delete => station.replace(Signal::TERM, random, |station| {
+            }),
+            Self::Delete => station.replace(Ending::Terminate, random, |station| {
                 station.near(&format!("ip link delete {NEAR}"));
                 station.watch(pause)?;
                 station.wire.lay(QUEUES);
-                station.renew_reflector();
                 Ok(())
-            })?,
+            }),
+            _ => station.replace(Ending::Terminate, random, |_| Ok(())),
         }
-        station.await_frames(&format!("{self:?}"))
     }
 }
 
+/// Both are tried at the near end, with a pause between them.
+fn there_and_back<R: Resident>(
+    station: &mut Station<R>,
+    pause: Duration,
+    there: &str,
+    back: &str,
+) -> Outcome {
+    station.near(there);
+    station.watch(pause)?;
+    station.near(back);
+    Ok(())
+}
+
 /// The control loop answers, whatever the guest does.
-fn counters(station: &mut Station) -> Outcome {
-    let from = station.vm.log_len();
-    station.vm.signal(Signal::USR1)?;
+fn counters<R: Resident>(station: &mut Station<R>) -> Outcome {
+    let from = station.resident.log().len();
+    station.signal(Signal::USR1)?;
     for _ in 0..1000 {
-        if station.vm.has_logged(from, "netdev 'net0': guest") {
+        let log = station.resident.log();
+        if log
+            .get(from..)
+            .is_some_and(|it| it.contains("netdev 'net0': guest"))
+        {
             return Ok(());
         }
-        station.check()?;
+        station.resident.check()?;
         thread::sleep(Duration::from_millis(20));
     }
     wrong("the control loop does not answer SIGUSR1 within 20 s")

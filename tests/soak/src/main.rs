@@ -1,34 +1,45 @@
-//! `make soak`: hostile guests under `ringwire` while their interfaces, their far ends and their processes come and go.
+//! `make soak`: guests under `ringwire` while their interfaces, their far ends and their processes come and go.
 //!
-//! Two VMs on this machine's KVM, each on a veth pair in namespaces of its own, run the hostile guest of `tests/guests`
-//! at random for ever: after every attack frames go to the far end and come back, and both ends check every byte.
-//! Meanwhile something happens at random to one or the other (`event`). One process lasts from start to end, so that a
-//! leak shows; the other one is ended, killed, or loses its interface, and another takes its place. After each
-//! event frames must come through again. It ends at the first thing that is wrong, with status 1 and what ringwire said.
+//! Several VMs on this machine's KVM, each on a veth pair in namespaces of its own. Bare ones run the hostile guest of
+//! `tests/guests` at random for ever: after every attack frames go to the far end and come back, and both ends check every
+//! byte (`bare`). Linux ones, where KVM boots Linux, have flows of iperf3 and of `wirecheck`, and change their queue pairs,
+//! their rings and their drivers meanwhile (`linux`). To each of them things happen at random (`event`), in a thread of its
+//! own. The first of each kind is one process from start to end, so that a leak shows; the others are ended, killed, switched
+//! off, or lose their interface, and another takes their place, with other options (`setting`). After each event frames
+//! must come through again. It ends at the first thing that is wrong, with status 1 and what ringwire said; on a signal
+//! with 128 + its number, all ends checked as ever.
 
+mod bare;
+mod costs;
+mod end;
 mod event;
+mod linux;
+mod plan;
 mod problem;
+mod process;
 mod random;
-mod reflector;
+mod resident;
+mod setting;
 mod station;
 mod table;
-mod vm;
 
 use std::{
-    path::PathBuf,
-    process::ExitCode,
+    path::{Path, PathBuf},
+    process::{ExitCode, Stdio},
+    thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use clap::Parser;
+use ringwire_tests::Wire;
 
-use event::Event;
-use problem::Outcome;
-use random::Random;
-use station::Station;
-use vm::Programs;
+use bare::Bare;
+use linux::Linux;
+use plan::{Place, Plan};
+use problem::{Outcome, Problem, wrong};
+use resident::Programs;
 
-/// Hostile guests, restless interfaces, at random. Needs root and /dev/kvm.
+/// Hostile and busy guests, restless interfaces, at random. Needs root and /dev/kvm.
 #[derive(Debug, Parser)]
 struct Options {
     /// How long, in seconds
@@ -40,13 +51,19 @@ struct Options {
     /// Seconds between two lines of the table
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     period: u64,
+    /// Hostile bare guests; the first one is one process from start to end
+    #[arg(long, value_name = "COUNT", default_value_t = 2)]
+    bare: u32,
+    /// Linux guests, the same; KVM must boot Linux, and the variables of build/system-tests.env be set
+    #[arg(long, value_name = "COUNT", default_value_t = 0)]
+    linux: u32,
     /// The ringwire program
     #[arg(long, value_name = "FILE")]
     ringwire: PathBuf,
     /// The bare guest `hostile` of tests/guests
     #[arg(long, value_name = "FILE")]
     guest: PathBuf,
-    /// Say each event as it comes
+    /// Say each event as it is over, with the options of its VM
     #[arg(long)]
     verbose: bool,
 }
@@ -59,7 +76,7 @@ fn main() -> ExitCode {
         .unwrap_or_else(|| clock().map_or(1, |time| time.as_secs()));
     println!("seed {seed}, {} s\n", options.seconds);
     match soak(&options, seed) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => end::by_signal().map_or(ExitCode::SUCCESS, |it| ExitCode::from(128 + it)),
         Err(problem) => {
             eprintln!("soak: with seed {seed}: {problem}");
             ExitCode::FAILURE
@@ -68,45 +85,69 @@ fn main() -> ExitCode {
 }
 
 fn soak(options: &Options, seed: u64) -> Outcome {
-    let mut random = Random::new(seed);
-    let programs = Programs {
-        ringwire: options.ringwire.clone(),
-        guest: options.guest.clone(),
+    end::on_signals().map_err(Problem::system("take signals"))?;
+    let plan = Plan {
+        programs: Programs {
+            ringwire: options.ringwire.clone(),
+            guest: options.guest.clone(),
+            metadata: takes_metadata(&options.ringwire),
+        },
+        seed,
+        start: Instant::now(),
+        length: Duration::from_secs(options.seconds),
+        period: Duration::from_secs(options.period.max(1)),
+        verbose: options.verbose,
     };
-    let lasting = Station::start(&programs, ",queues=2", random.next())?;
-    let other = Station::start(&programs, "", random.next())?;
-    let mut stations = [lasting, other];
-    let (start, length) = (Instant::now(), Duration::from_secs(options.seconds));
-    let period = Duration::from_secs(options.period.max(1));
-    let (mut next_line, mut events) = (period, 0);
     println!("{}", table::head());
-    while start.elapsed() < length {
-        let which = random.one_of([0, 1]);
-        let event = Event::random(&mut random, which == 0);
-        if options.verbose {
-            let time = start.elapsed();
-            println!("{time:?}: {event:?} at VM {which}");
-        }
-        let [lasting, other] = &mut stations;
-        let (station, bystander) = if which == 0 {
-            (lasting, other)
-        } else {
-            (other, lasting)
-        };
-        event.happen(station, &mut random)?;
-        bystander.watch(Duration::ZERO)?;
-        events += 1;
-        if start.elapsed() >= next_line {
-            next_line = start.elapsed() + period;
-            println!("{}", table::line(start.elapsed(), events, &stations));
-            for station in &mut stations {
-                station.costs.end_period()?;
-            }
-        }
+    let verdicts = stations(&plan, options.bare, options.linux)?;
+    println!();
+    for verdict in verdicts {
+        println!("verdict: {verdict}");
     }
-    for station in &mut stations {
-        station.end()?;
+    if let Some(signal) = end::by_signal() {
+        println!("ended early, by signal {signal}");
     }
-    println!("{}", table::line(start.elapsed(), events, &stations));
     Ok(())
+}
+
+/// All stations at once, to their ends; the verdicts on those that last.
+fn stations(plan: &Plan, bare: u32, linux: u32) -> Outcome<Vec<String>> {
+    let places = |from: u32, count: u32| {
+        (0..count).map(move |it| Place {
+            number: from + it,
+            lasts: it == 0,
+        })
+    };
+    let outcomes: Vec<_> = thread::scope(|scope| {
+        let bare_ones = places(0, bare).map(|it| scope.spawn(move || plan.soak::<Bare>(it)));
+        let linux_ones = places(bare, linux).map(|it| scope.spawn(move || plan.soak::<Linux>(it)));
+        // Collected first: all are to be started before one is waited for.
+        let all: Vec<_> = bare_ones.chain(linux_ones).collect();
+        all.into_iter()
+            .map(thread::ScopedJoinHandle::join)
+            .collect()
+    });
+    let mut verdicts = Vec::new();
+    let mut problems = Vec::new();
+    for outcome in outcomes {
+        match outcome {
+            Ok(Ok(verdict)) => verdicts.extend(verdict),
+            Ok(Err(problem)) => problems.push(problem.to_string()),
+            Err(_) => problems.push("a panic, see above".to_owned()),
+        }
+    }
+    if problems.is_empty() {
+        return Ok(verdicts);
+    }
+    wrong(problems.join("\nand "))
+}
+
+/// Whether this kernel takes metadata before frames, which `ringwire check` knows.
+fn takes_metadata(ringwire: &Path) -> bool {
+    let wire = Wire::new();
+    let netdev = format!("af-xdp,ifname={},tx-metadata=on", Wire::IFNAME);
+    let mut command = wire.vmm_command(ringwire);
+    let command = command.args(["check", &netdev]).stdin(Stdio::null());
+    let output = command.output();
+    output.is_ok_and(|it| it.status.success())
 }

@@ -1,4 +1,4 @@
-//! A wire with a VM at its near end and a reflector at its far end.
+//! A wire with a VM at its near end, and what befalls them.
 
 use std::{
     sync::Arc,
@@ -10,31 +10,30 @@ use ringwire_tests::Wire;
 use rustix::process::Signal;
 
 use crate::{
+    costs::Costs,
+    end,
     problem::{Outcome, wrong},
+    process::{self, Ending, judge_end},
     random::Random,
-    reflector::Reflector,
-    table::Costs,
-    vm::{PATIENCE, Programs, Vm},
+    resident::{Programs, Resident, Tally},
+    setting::{QUEUES, Setting},
 };
 
-/// Queues of both interfaces; a netdev has one or two.
-pub(crate) const QUEUES: u32 = 3;
-
-/// Frames that must come through after each event, in either direction.
-const PROGRESS: u64 = 10;
+/// Longer than anything takes on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// How often costs are looked at.
 const SAMPLE: Duration = Duration::from_millis(50);
 
 /// The whole.
 #[derive(Debug)]
-pub(crate) struct Station {
+pub(crate) struct Station<R> {
     programs: Programs,
     pub(crate) wire: Arc<Wire>,
-    pub(crate) reflector: Reflector,
-    pub(crate) vm: Vm,
-    /// Of what there was before: frames, entries, frames of floods.
-    before: [u64; 3],
+    pub(crate) setting: Setting,
+    pub(crate) resident: R,
+    /// Of those that were here before.
+    before: Tally,
     /// VMs whose UMEM frames were all accounted for at their end, and those that were killed.
     pub(crate) exact: u64,
     pub(crate) killed: u64,
@@ -42,69 +41,48 @@ pub(crate) struct Station {
     pub(crate) costs: Costs,
 }
 
-impl Station {
+impl<R: Resident> Station<R> {
     /// Makes the wire and starts both ends.
-    pub(crate) fn start(programs: &Programs, options: &str, seed: u64) -> Outcome<Self> {
+    pub(crate) fn start(
+        programs: &Programs,
+        setting: Setting,
+        random: &mut Random,
+    ) -> Outcome<Self> {
         let wire = Arc::new(Wire::with_queues(QUEUES));
-        let reflector = Reflector::start(&wire);
-        let vm = Vm::start(programs, &wire, options, seed)?;
+        let resident = R::start(programs, &wire, &setting, random)?;
         Ok(Self {
             programs: programs.clone(),
             wire,
-            reflector,
-            vm,
-            before: [0; 3],
+            setting,
+            resident,
+            before: Tally::default(),
             exact: 0,
             killed: 0,
             costs: Costs::default(),
         })
     }
 
-    /// Frames that came right at the far end, entries that guests did, and frames of floods.
-    pub(crate) fn totals(&self) -> [u64; 3] {
-        let now = [
-            self.reflector.frames(),
-            self.vm.entries(),
-            self.reflector.flooded(),
-        ];
-        std::array::from_fn(|i| self.before[i] + now[i])
+    /// What came through since the start.
+    pub(crate) fn tally(&self) -> Tally {
+        let mut tally = self.before;
+        tally += self.resident.tally();
+        tally
     }
 
-    /// Whether all is as it must be.
-    pub(crate) fn check(&mut self) -> Outcome {
-        if let Some(problem) = self.reflector.problem() {
-            return wrong(problem);
-        }
-        self.vm.check()
-    }
-
-    /// Lets time go by, and looks at what the VM costs.
+    /// Lets time go by, and looks at what the VM costs; less of it if all is to end.
     pub(crate) fn watch(&mut self, time: Duration) -> Outcome {
         let end = Instant::now() + time;
         loop {
-            self.check()?;
-            if let Some(cost) = self.vm.cost() {
+            self.resident.check()?;
+            if let Some(cost) = process::cost(self.resident.id()) {
                 self.costs.see(cost);
             }
             let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if left.is_zero() || end::is_asked() {
                 return Ok(());
             }
             thread::sleep(left.min(SAMPLE));
         }
-    }
-
-    /// Waits until frames come through again.
-    pub(crate) fn await_frames(&mut self, after: &str) -> Outcome {
-        let wanted = self.reflector.frames() + PROGRESS;
-        let deadline = Instant::now() + PATIENCE;
-        while self.reflector.frames() < wanted {
-            self.watch(SAMPLE / 10)?;
-            if Instant::now() > deadline {
-                return wrong(format!("no frames come through after: {after}"));
-            }
-        }
-        Ok(())
     }
 
     /// Runs a tool on the near end's interface; whether it succeeded, as the kernel may refuse what is tried.
@@ -123,59 +101,49 @@ impl Station {
         output.is_ok_and(|it| it.status.success())
     }
 
-    /// Another VM takes the place of this one, which ends by `signal`; `between` has the wire meanwhile, and may do with it
-    /// what it wants.
+    /// Sends a signal to the VM.
+    pub(crate) fn signal(&self, signal: Signal) -> Outcome {
+        process::signal(self.resident.id(), signal)
+    }
+
+    /// Another VM takes the place of this one; `between` has the wire meanwhile, and may do with it what it wants.
     pub(crate) fn replace(
         &mut self,
-        signal: Signal,
+        ending: Ending,
         random: &mut Random,
         between: impl FnOnce(&mut Self) -> Outcome,
     ) -> Outcome {
         between(self)?;
-        let entries = self.vm.entries();
-        let options = options(random);
         // The interface must be free: the old one has to be gone before the new one starts.
-        self.vm.signal(signal)?;
-        self.vm.check_end(signal)?;
-        if signal == Signal::KILL {
+        self.end(ending)?;
+        self.before += self.resident.tally();
+        self.setting = Setting::random(random, self.programs.metadata);
+        self.resident = R::start(&self.programs, &self.wire, &self.setting, random)?;
+        self.costs.restart();
+        Ok(())
+    }
+
+    /// Ends it; all must add up.
+    pub(crate) fn end(&mut self, ending: Ending) -> Outcome {
+        self.resident.check()?;
+        self.resident.before_end(ending)?;
+        match ending {
+            Ending::Terminate => self.signal(Signal::TERM)?,
+            Ending::Kill => self.signal(Signal::KILL)?,
+            Ending::PowerOff => {}
+        }
+        let (status, log) = self.resident.wait()?;
+        judge_end(ending, status, &log, self.setting.frames)?;
+        if ending == Ending::Kill {
             self.killed += 1;
         } else {
             self.exact += 1;
         }
         if self.wire.has_program() {
             return wrong(format!(
-                "a program is left on the interface after {signal:?}"
+                "a program is left on the interface after {ending:?}"
             ));
         }
-        self.vm = Vm::start(&self.programs, &self.wire, &options, random.next())?;
-        self.before[1] += entries;
-        self.costs.restart();
         Ok(())
     }
-
-    /// Another reflector takes the place of this one, whose interface may be gone.
-    pub(crate) fn renew_reflector(&mut self) {
-        let counts = [self.reflector.frames(), 0, self.reflector.flooded()];
-        for (sum, count) in self.before.iter_mut().zip(counts) {
-            *sum += count;
-        }
-        self.reflector = Reflector::start(&self.wire);
-    }
-
-    /// Ends it; all must add up.
-    pub(crate) fn end(&mut self) -> Outcome {
-        self.check()?;
-        self.vm.signal(Signal::TERM)?;
-        self.vm.check_end(Signal::TERM)?;
-        self.exact += 1;
-        Ok(())
-    }
-}
-
-/// What a netdev may be like.
-fn options(random: &mut Random) -> String {
-    let queues = random.one_of(["", ",queues=2"]);
-    let mode = random.one_of(["", ",mode=native", ",mode=skb"]);
-    let copy = random.one_of(["", ",zero-copy-tx=on", ",force-copy=on", ",frames=512"]);
-    format!("{queues}{mode}{copy}")
 }

@@ -1,6 +1,7 @@
 //! `wirecheck`: sends traffic, or receives it and checks every byte. Runs in guests and in network namespaces.
 //!
-//! A receiver prints "listening" when it is ready, and one line of result. Status 0: all that arrived was right.
+//! A receiver prints "listening" when it is ready, and one line of result. Status 0: all that arrived was right; 3: a byte
+//! was wrong; 1: it broke off, or the amount is not what the other end says.
 
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::process::ExitCode;
@@ -8,6 +9,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use ringwire_tests::wirecheck::{CheckError, tcp, udp};
+
+/// The status if a byte was wrong.
+const WRONG: u8 = 3;
 
 #[derive(Debug, Parser)]
 #[command(about = "Traffic whose every byte is checked at the other end")]
@@ -28,6 +32,9 @@ enum Command {
         /// Amount
         #[arg(long, default_value_t = 100_000_000)]
         bytes: u64,
+        /// Send no more after so many seconds
+        #[arg(long)]
+        seconds: Option<u64>,
     },
     /// Receive one TCP stream
     TcpReceive {
@@ -86,8 +93,9 @@ impl Sizes {
 fn run(cli: &Cli) -> Result<String, CheckError> {
     let seed = cli.seed;
     match cli.command {
-        Command::TcpSend { to, bytes } => {
-            tcp::send(to, seed, bytes).map(|()| format!("bytes={bytes}"))
+        Command::TcpSend { to, bytes, seconds } => {
+            let time = seconds.map(Duration::from_secs);
+            tcp::send(to, seed, bytes, time).map(|bytes| format!("bytes={bytes}"))
         }
         Command::TcpReceive { at } => {
             let listener =
@@ -127,7 +135,10 @@ fn main() -> ExitCode {
         }
         Err(error) => {
             eprintln!("wirecheck: {error}");
-            ExitCode::FAILURE
+            match error {
+                CheckError::Content(_) => ExitCode::from(WRONG),
+                CheckError::Io { .. } | CheckError::Count(_) => ExitCode::FAILURE,
+            }
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{CheckError, pattern};
 
@@ -10,18 +10,25 @@ use super::{CheckError, pattern};
 const SILENCE: Duration = Duration::from_secs(100);
 const BLOCK: usize = 64 * 1024;
 
-/// Sends `amount` bytes of the stream of `seed` to `to` and waits for the receiver's verdict.
+/// Sends `amount` bytes of the stream of `seed` to `to`, or what can be sent in `time`, and waits for the receiver's
+/// verdict. Returns the amount sent.
 ///
 /// # Errors
 /// [`CheckError::Io`] when the connection fails or is silent for 100 s, [`CheckError::Count`] when the receiver got
 /// another amount or found wrong bytes.
-pub fn send(to: SocketAddr, seed: u64, amount: u64) -> Result<(), CheckError> {
+pub fn send(
+    to: SocketAddr,
+    seed: u64,
+    amount: u64,
+    time: Option<Duration>,
+) -> Result<u64, CheckError> {
     let mut stream = TcpStream::connect_timeout(&to, SILENCE)
         .map_err(CheckError::io(format!("connecting to {to}")))?;
     limit(&stream)?;
     let mut block = vec![0; BLOCK];
     let mut sent = 0;
-    while sent < amount {
+    let start = Instant::now();
+    while sent < amount && time.is_none_or(|it| start.elapsed() < it) {
         let left = usize::try_from(amount - sent).unwrap_or(BLOCK).min(BLOCK);
         let part = &mut block[..left];
         pattern::fill(seed, sent, part);
@@ -37,11 +44,11 @@ pub fn send(to: SocketAddr, seed: u64, amount: u64) -> Result<(), CheckError> {
     stream
         .read_to_string(&mut verdict)
         .map_err(CheckError::io("waiting for the receiver's verdict"))?;
-    if verdict == format!("ok {amount}") {
-        Ok(())
+    if verdict == format!("ok {sent}") {
+        Ok(sent)
     } else {
         Err(CheckError::Count(format!(
-            "sent {amount} bytes, the receiver says '{verdict}'"
+            "sent {sent} bytes, the receiver says '{verdict}'"
         )))
     }
 }
@@ -94,10 +101,10 @@ mod tests {
         send_seed: u64,
         receive_seed: u64,
         amount: u64,
-    ) -> (Result<(), CheckError>, Result<u64, CheckError>) {
+    ) -> (Result<u64, CheckError>, Result<u64, CheckError>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let to = listener.local_addr().unwrap();
-        let sender = thread::spawn(move || send(to, send_seed, amount));
+        let sender = thread::spawn(move || send(to, send_seed, amount, None));
         let received = receive(&listener, receive_seed);
         (sender.join().unwrap(), received)
     }
@@ -105,8 +112,19 @@ mod tests {
     #[test]
     fn both_ends_agree_on_a_clean_stream() {
         let (sent, received) = pair(3, 3, 1_000_001);
-        sent.unwrap();
+        assert_eq!(sent.unwrap(), 1_000_001);
         assert_eq!(received.unwrap(), 1_000_001);
+    }
+
+    #[test]
+    fn a_stream_ends_when_its_time_is_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let to = listener.local_addr().unwrap();
+        let time = Some(Duration::from_millis(50));
+        let sender = thread::spawn(move || send(to, 7, u64::MAX, time));
+        let received = receive(&listener, 7).unwrap();
+        assert_eq!(sender.join().unwrap().unwrap(), received);
+        assert!(received > 0);
     }
 
     #[test]

@@ -1,40 +1,27 @@
 //! A `ringwire` with the hostile guest.
 
 use std::{
-    fs,
     io::{BufRead, BufReader, Read},
-    path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
-use ringwire_tests::{Wire, by_pair};
-use rustix::process::{Pid, Signal, kill_process};
+use ringwire_tests::Wire;
 
-use crate::problem::{Outcome, Problem, wrong};
+use crate::{
+    problem::{Outcome, Problem, wrong},
+    resident::Programs,
+    setting::Setting,
+    station::PATIENCE,
+};
 
-/// Longer than anything takes on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+/// MiB of RAM.
+const MEMORY: u64 = 64;
 
-/// The programs.
-#[derive(Debug, Clone)]
-pub(crate) struct Programs {
-    pub(crate) ringwire: PathBuf,
-    pub(crate) guest: PathBuf,
-}
-
-/// What a process costs at a moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Cost {
-    /// Memory of its own (RssAnon), in KiB: guest RAM is shared memory.
-    pub(crate) memory: u64,
-    /// File descriptors.
-    pub(crate) descriptors: u64,
-    /// Threads.
-    pub(crate) threads: u64,
-}
+/// Where the first device on MMIO is: with PCI beside it ACPI says that, and the guest knows no ACPI.
+const CARD: &str = "virtio_mmio.device=4K@0xd0000000:5";
 
 /// What it said.
 #[derive(Debug, Default)]
@@ -54,18 +41,21 @@ pub(crate) struct Vm {
 }
 
 impl Vm {
-    /// Starts it on the near end of `wire` with these options of the netdev, and waits until its guest exchanges frames.
+    /// Starts it on the near end of `wire`, and waits until its guest exchanges frames.
     pub(crate) fn start(
         programs: &Programs,
         wire: &Wire,
-        options: &str,
+        setting: &Setting,
         seed: u64,
     ) -> Outcome<Self> {
-        let netdev = format!("af-xdp,id=net0,ifname={}{options}", Wire::IFNAME);
-        let words = format!("acpi=off seed={seed} retry=200 patience=100");
+        let netdev = format!("af-xdp,id=net0,ifname={}{}", Wire::IFNAME, setting.netdev);
+        let device = format!("virtio-net-mmio,netdev=net0{}", setting.device);
+        let bus = if setting.pci { CARD } else { "acpi=off" };
+        let words = format!("{bus} seed={seed} retry=200 patience=100");
         let mut command = wire.vmm_command(&programs.ringwire);
         command
-            .args(["-v", "run", "--memory", "64M", "--netdev", &netdev])
+            .args(["-v", "run", "--memory", &setting.memory(MEMORY)])
+            .args(["--netdev", &netdev, "--device", &device])
             .args(["--cmdline", &words, "--kernel"])
             .arg(&programs.guest);
         let mut vm = Self::spawn(&mut command)?;
@@ -116,15 +106,14 @@ impl Vm {
         self.said().entries
     }
 
-    /// How long the log is, in bytes.
-    pub(crate) fn log_len(&self) -> usize {
-        self.said().log.len()
+    /// The process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
-    /// Whether the log has these words from there on.
-    pub(crate) fn has_logged(&self, from: usize, words: &str) -> bool {
-        let said = self.said();
-        said.log.get(from..).is_some_and(|log| log.contains(words))
+    /// What ringwire said.
+    pub(crate) fn log(&self) -> String {
+        self.said().log.clone()
     }
 
     /// It must run, and its guest must be content.
@@ -141,61 +130,8 @@ impl Vm {
         }
     }
 
-    /// Sends a signal.
-    pub(crate) fn signal(&self, signal: Signal) -> Outcome {
-        kill_process(Pid::from_child(&self.child), signal)
-            .map_err(|error| Problem::system("send a signal")(error.into()))
-    }
-
-    /// What it costs now; `None` if it has just ended.
-    pub(crate) fn cost(&self) -> Option<Cost> {
-        let process = PathBuf::from(format!("/proc/{}", self.child.id()));
-        let status = fs::read_to_string(process.join("status")).ok()?;
-        let field = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-            line.split_whitespace().next()?.parse().ok()
-        };
-        Some(Cost {
-            memory: field("RssAnon:")?,
-            threads: field("Threads:")?,
-            descriptors: fs::read_dir(process.join("fd")).ok()?.count() as u64,
-        })
-    }
-
-    /// Waits for its end by SIGTERM, after which every frame of its queue pairs must be somewhere, or by another signal.
-    pub(crate) fn check_end(&mut self, signal: Signal) -> Outcome {
-        let status = self.wait()?;
-        let said = self.said();
-        let log = &said.log;
-        if let Some(error) = &said.error {
-            return wrong(format!("a guest says: {error}\n{log}"));
-        }
-        if signal != Signal::TERM {
-            return Ok(());
-        }
-        if status.code() != Some(128 + Signal::TERM.as_raw()) {
-            return wrong(format!("ringwire ended by SIGTERM with {status}:\n{log}"));
-        }
-        let total = by_pair(log, "frames_total");
-        let mut sums = vec![0; total.len()];
-        for place in ["frames_free", "frames_fill", "frames_rx", "frames_tx"] {
-            for (sum, count) in sums.iter_mut().zip(by_pair(log, place)) {
-                *sum += count;
-            }
-        }
-        let invalid = by_pair(log, "xdp_tx_invalid_descs");
-        if total.is_empty() || sums != total || invalid.iter().any(|&count| count > 0) {
-            return wrong(format!("frames are missing, or descriptors wrong:\n{log}"));
-        }
-        for words in ["panicked", "don't add up", "astray", "a bug in"] {
-            if log.contains(words) {
-                return wrong(format!("ringwire says '{words}':\n{log}"));
-            }
-        }
-        Ok(())
-    }
-
-    fn wait(&mut self) -> Outcome<ExitStatus> {
+    /// Waits for its end; the status and the log.
+    pub(crate) fn wait(&mut self) -> Outcome<(ExitStatus, String)> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let ended = self.child.try_wait();
@@ -203,7 +139,11 @@ impl Vm {
                 for reader in self.readers.drain(..) {
                     let _ = reader.join();
                 }
-                return Ok(status);
+                let said = self.said();
+                if let Some(error) = &said.error {
+                    return wrong(format!("a guest says: {error}\n{}", said.log));
+                }
+                return Ok((status, said.log.clone()));
             }
             if Instant::now() > deadline {
                 return wrong(format!("ringwire does not end:\n{}", self.said().log));

@@ -69,6 +69,15 @@ impl Reflector {
         }
     }
 
+    /// Ends it; what it counted stays.
+    pub(crate) fn stop(&mut self) {
+        self.orders.end.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // A panic has been printed.
+            let _ = thread.join();
+        }
+    }
+
     /// How many frames it found right in every byte.
     pub(crate) fn frames(&self) -> u64 {
         self.orders.frames.load(Ordering::Relaxed)
@@ -98,11 +107,7 @@ impl Reflector {
 
 impl Drop for Reflector {
     fn drop(&mut self) {
-        self.orders.end.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            // A panic has been printed.
-            let _ = thread.join();
-        }
+        self.stop();
     }
 }
 

@@ -1,0 +1,134 @@
+//! What a VM is started with, at random.
+
+use std::fs;
+
+use crate::random::Random;
+
+/// Queues of the interfaces at both ends of a wire: the most that a netdev can have.
+pub(crate) const QUEUES: u32 = 3;
+
+/// Frames of a queue pair if nothing is said.
+const FRAMES: u64 = 4096;
+
+/// Options of one process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Setting {
+    /// Queue pairs.
+    pub(crate) queues: u32,
+    /// Frames of all of them together.
+    pub(crate) frames: u64,
+    /// More `,key=value` of `--netdev`.
+    pub(crate) netdev: String,
+    /// More `,key=value` of `--device`: the offloads.
+    pub(crate) device: &'static str,
+    /// Whether the card is on PCI. A bare guest has it on MMIO always, and PCI beside it or not.
+    pub(crate) pci: bool,
+    /// Guest RAM of huge pages that were set aside, if there are enough.
+    pub(crate) huge: bool,
+    /// Which kernel a Linux guest has, of those that there are, modulo their number.
+    pub(crate) kernel: usize,
+}
+
+impl Setting {
+    /// Of a process that lasts: all that can be in use is.
+    pub(crate) fn lasting() -> Self {
+        Self {
+            queues: QUEUES,
+            frames: u64::from(QUEUES) * FRAMES,
+            netdev: format!(",queues={QUEUES}"),
+            device: "",
+            pci: true,
+            huge: false,
+            kernel: 0,
+        }
+    }
+
+    /// Of any other; `metadata`: the kernel takes `tx-metadata=on`.
+    pub(crate) fn random(random: &mut Random, metadata: bool) -> Self {
+        let queues = random.one_of([1, 2, QUEUES]);
+        let mode = random.one_of(["", ",mode=native", ",mode=skb"]);
+        let (each, frames) = random.one_of([(FRAMES, ""), (512, ",frames=512")]);
+        let poll = random.one_of(["", "", ",busy-poll=0", ",busy-poll=20"]);
+        let copy = random.one_of(["", "", ",zero-copy-tx=on", ",force-copy=on"]);
+        let mut sums = random.one_of(["", "", ",tx-metadata=off", ",tx-metadata=on"]);
+        let in_place = copy.contains("zero-copy-tx");
+        if sums.ends_with("=on") && (in_place || !metadata) {
+            sums = "";
+        }
+        let device = random.one_of([
+            "",
+            "",
+            ",csum=off",
+            ",tso=off",
+            ",gro=off",
+            ",tso=off,uso=off,gro=off",
+        ]);
+        Self {
+            queues,
+            frames: u64::from(queues) * each,
+            netdev: format!(",queues={queues}{mode}{frames}{poll}{copy}{sums}"),
+            device,
+            pci: random.one_of([true, false]),
+            huge: random.one_of([true, false]) && !in_place,
+            kernel: random.one_of([0, 1, 2]),
+        }
+    }
+
+    /// The value of `--memory` for that many MiB.
+    pub(crate) fn memory(&self, mebibytes: u64) -> String {
+        let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        if self.huge && free_huge(&meminfo) >= mebibytes {
+            format!("size={mebibytes}M,hugepages=on")
+        } else {
+            format!("{mebibytes}M")
+        }
+    }
+
+    /// Whether the XDP program runs in generic mode, where frames of the far end must not be over the MTU.
+    pub(crate) fn is_generic(&self) -> bool {
+        self.netdev.contains("mode=skb")
+    }
+}
+
+/// MiB of huge pages of 2 MiB that nobody has, by /proc/meminfo.
+fn free_huge(meminfo: &str) -> u64 {
+    let field = |name: &str| -> Option<u64> {
+        let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
+        line.split_whitespace().next()?.parse().ok()
+    };
+    if field("Hugepagesize:") != Some(2048) {
+        return 0;
+    }
+    let free = field("HugePages_Free:").unwrap_or(0);
+    2 * free.saturating_sub(field("HugePages_Rsvd:").unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_excludes_each_other_is_never_chosen() {
+        let mut random = Random::new(1);
+        let mut seen = 0;
+        for _ in 0..2000 {
+            let setting = Setting::random(&mut random, true);
+            let in_place = setting.netdev.contains("zero-copy-tx=on");
+            let metadata = setting.netdev.contains("tx-metadata=on");
+            assert!(!(in_place && (metadata || setting.huge)), "{setting:?}");
+            assert_eq!(setting.frames % u64::from(setting.queues), 0);
+            seen += u32::from(metadata);
+            let without = Setting::random(&mut random, false);
+            assert!(!without.netdev.contains("tx-metadata=on"));
+        }
+        assert!(seen > 100);
+    }
+
+    #[test]
+    fn huge_pages_that_are_promised_are_not_free() {
+        let text = "HugePages_Total:     100\nHugePages_Free:       90\nHugePages_Rsvd:       10\nHugepagesize:       2048 kB\n";
+        assert_eq!(free_huge(text), 160);
+        assert_eq!(free_huge(&text.replace("2048", "1048576")), 0);
+        assert_eq!(free_huge(""), 0);
+    }
+}
