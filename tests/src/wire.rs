@@ -311,6 +311,15 @@ impl Background {
         self.output.take().expect("output is taken once")
     }
 
+    /// Whether it has ended.
+    ///
+    /// # Panics
+    /// When the system does not tell.
+    pub fn has_ended(&mut self) -> bool {
+        let ended = self.child.try_wait();
+        ended.expect("it is our child").is_some()
+    }
+
     /// Asks it to end, by SIGINT.
     ///
     /// # Panics

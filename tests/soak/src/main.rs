@@ -63,7 +63,7 @@ struct Options {
     /// The bare guest `hostile` of tests/guests
     #[arg(long, value_name = "FILE")]
     guest: PathBuf,
-    /// Say each event as it is over, with the options of its VM
+    /// Say each event as it begins, with the options of its VM, and as it is over
     #[arg(long)]
     verbose: bool,
 }

@@ -62,8 +62,10 @@ impl Plan {
         while !end::is_asked() && self.start.elapsed() < self.length {
             let event = Event::random(&mut random, place.lasts);
             let before = self.start.elapsed();
+            self.tell::<R>(place, &format!("{event:?}, {:?}", station.setting));
             let name = event.happen(&mut station, &mut random)?;
-            self.tell::<R>(before, place, &name, &station.setting);
+            let took = self.start.elapsed().saturating_sub(before);
+            self.tell::<R>(place, &format!("{name}, which took {took:.1?}"));
             events += 1;
             let now = self.start.elapsed();
             if now >= next_line {
@@ -90,14 +92,10 @@ impl Plan {
         }))
     }
 
-    fn tell<R: Resident>(&self, began: Duration, place: Place, event: &str, setting: &Setting) {
+    fn tell<R: Resident>(&self, place: Place, what: &str) {
         if self.verbose {
             let now = self.start.elapsed();
-            println!(
-                "{began:.1?} to {now:.1?}: {event} at {} {}: {setting:?}",
-                R::NAME,
-                place.number
-            );
+            println!("{now:.1?}: {} {}: {what}", R::NAME, place.number);
         }
     }
 }

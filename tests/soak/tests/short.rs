@@ -85,7 +85,7 @@ fn an_interrupted_soak_is_judged_and_leaves_nothing() {
     let mut output = BufReader::new(child.stdout.take().unwrap());
     let mut text = String::new();
     // Something has happened.
-    while !text.contains(" at bare ") {
+    while !text.contains(", which took ") {
         text.clear();
         assert!(output.read_line(&mut text).unwrap() > 0, "it ended");
     }

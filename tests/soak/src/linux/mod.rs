@@ -141,7 +141,7 @@ impl Resident for Linux {
             let flow = Flow::start(linux, &station.wire, kind, port, random)?;
             linux.flows.push(flow);
         }
-        for flow in &station.resident.flows {
+        for flow in &mut station.resident.flows {
             flow.wait_until_it_runs(&station.wire)?;
         }
         Ok(())
