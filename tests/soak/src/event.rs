@@ -114,6 +114,7 @@ impl Event {
         let pause = random.pause(50);
         let mtu = random.one_of([576, 1400, 1501, 3000]);
         let count = random.one_of([1, 2]);
+        let all = R::channels(&station.setting);
         let link = |action: &str| format!("ip link set {action}");
         match self {
             Self::Flap => there_and_back(
@@ -132,7 +133,7 @@ impl Event {
                 station,
                 pause,
                 &format!("ethtool -L {NEAR} rx {count} tx {count}"),
-                &format!("ethtool -L {NEAR} rx {QUEUES} tx {QUEUES}"),
+                &format!("ethtool -L {NEAR} rx {all} tx {all}"),
             ),
             Self::Rename => there_and_back(
                 station,

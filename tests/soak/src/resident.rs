@@ -55,6 +55,9 @@ pub(crate) trait Resident: Sized {
     /// Whether its guest can switch itself off.
     const POWERS_OFF: bool;
 
+    /// Queues that both interfaces of the wire are to have.
+    fn channels(setting: &Setting) -> u32;
+
     /// Starts both ends, and waits until frames are exchanged.
     fn start(
         programs: &Programs,

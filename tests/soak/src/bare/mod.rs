@@ -17,7 +17,7 @@ use crate::{
     process::Ending,
     random::Random,
     resident::{Programs, Resident, Tally},
-    setting::Setting,
+    setting::{QUEUES, Setting},
     station::{PATIENCE, Station},
 };
 
@@ -37,6 +37,11 @@ pub(crate) struct Bare {
 impl Resident for Bare {
     const NAME: &'static str = "bare";
     const POWERS_OFF: bool = false;
+
+    /// The reflector sends by its first one, whatever the near end opens.
+    fn channels(_: &Setting) -> u32 {
+        QUEUES
+    }
 
     fn start(
         programs: &Programs,

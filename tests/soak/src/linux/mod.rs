@@ -3,12 +3,15 @@
 mod card;
 mod flow;
 
-use std::{process::ExitStatus, sync::Arc};
+use std::{
+    process::{Command, ExitStatus},
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use ringwire_tests::{Guest, Options, Setup, Wire};
 
 use crate::{
-    problem::{Outcome, wrong},
+    problem::{Outcome, Problem, wrong},
     process::Ending,
     random::Random,
     resident::{Programs, Resident, Tally},
@@ -27,6 +30,9 @@ const PORTS: std::ops::Range<u16> = 6000..30_000;
 /// What no kernel says whose card is as it must be.
 const COMPLAINTS: &str =
     "BUG: unable|Oops|NETDEV WATCHDOG|is not a head|out of range|bad gso|resize .* fail";
+
+/// One boots at a time: on an emulated host two take longer than anybody waits.
+static BOOTING: Mutex<()> = Mutex::new(());
 
 /// The guest, and what goes to and from it.
 #[derive(Debug)]
@@ -64,6 +70,16 @@ impl Linux {
     }
 }
 
+/// How many queues an interface has. Fails if it has as many, so what comes of it is not looked at.
+fn set_channels(mut ethtool: Command, interface: &str, count: u32) -> Outcome {
+    let count = count.to_string();
+    let output = ethtool
+        .args(["-L", interface, "rx", &count, "tx", &count])
+        .output();
+    output.map_err(Problem::system("run ethtool"))?;
+    Ok(())
+}
+
 /// The guest that goes with it.
 fn options<'a>(wire: &'a Wire, setting: &Setting) -> Options<'a> {
     let bus = if setting.pci { "pci" } else { "mmio" };
@@ -88,15 +104,32 @@ impl Resident for Linux {
     const NAME: &'static str = "Linux";
     const POWERS_OFF: bool = true;
 
+    /// The far end's kernel spreads its flows over all of them, and what arrives where the netdev is not is lost.
+    fn channels(setting: &Setting) -> u32 {
+        setting.queues
+    }
+
     fn start(_: &Programs, wire: &Arc<Wire>, setting: &Setting, _: &mut Random) -> Outcome<Self> {
+        let count = Self::channels(setting);
+        set_channels(wire.vmm_command("ethtool".as_ref()), Wire::IFNAME, count)?;
+        set_channels(
+            wire.peer_command("ethtool".as_ref()),
+            Wire::PEER_IFNAME,
+            count,
+        )?;
         // Generic mode takes no frames over the MTU, and native mode switches them off by itself.
         let large = if setting.is_generic() { "off" } else { "on" };
         wire.far(&format!(
             "ethtool -K {} tso {large} gso {large}",
             Wire::PEER_IFNAME
         ));
+        let guest = {
+            // Held while it boots; who panicked with it has said why.
+            let _turn = BOOTING.lock().unwrap_or_else(PoisonError::into_inner);
+            Guest::boot(options(wire, setting))
+        };
         let mut linux = Self {
-            guest: Guest::boot(options(wire, setting)),
+            guest,
             flows: Vec::new(),
             port: PORTS.start,
             tally: Tally::default(),
