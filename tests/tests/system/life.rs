@@ -36,34 +36,14 @@ fn with_traffic(wire: &Wire) -> (Guest, ringwire_tests::Background) {
     (guest, server)
 }
 
-/// 52, 42: its end leaves nothing behind, and the next one gets the queue.
+/// 45, 42, 52: neither end leaves anything behind, and the next one gets the queue.
 #[test]
-fn sigterm_in_traffic_leaves_nothing_behind() {
+fn sigkill_and_sigterm_in_traffic_leave_nothing_behind() {
     let wire = Wire::new();
-    let (mut guest, _server) = with_traffic(&wire);
-    let started = Instant::now();
-    guest.signal(Signal::TERM);
-    let status = guest.wait();
-    // Not asserted: the host may be an emulated one. It is on record.
-    println!("SIGTERM to exit: {:?}, {status}", started.elapsed());
-    assert_eq!(status.code(), Some(128 + 15), "{status}: {}", guest.log());
-    assert!(
-        !wire.has_program(),
-        "an XDP program was left on the interface"
-    );
-    // The queue is free again: the next one gets it, if need be after the kernel has let go of it.
-    let mut next = Guest::boot(Options::new().on(&wire));
-    next.ok(&format!("ping -q -c 2 -W 5 {}", Wire::PEER));
-    assert!(next.power_off().success());
-}
-
-/// 45.
-#[test]
-fn sigkill_in_traffic_leaves_no_program_behind() {
-    let wire = Wire::new();
-    let (mut guest, _server) = with_traffic(&wire);
+    let (mut guest, server) = with_traffic(&wire);
     guest.signal(Signal::KILL);
     guest.wait();
+    drop(server);
     // The kernel detaches when the last file is gone, which may be a moment after the process.
     let deadline = Instant::now() + Duration::from_secs(20);
     while wire.has_program() {
@@ -73,4 +53,16 @@ fn sigkill_in_traffic_leaves_no_program_behind() {
         );
         std::thread::sleep(Duration::from_millis(50));
     }
+    // The queue is free again: the next one gets it, if need be after the kernel has let go of it.
+    let (mut next, _server) = with_traffic(&wire);
+    let started = Instant::now();
+    next.signal(Signal::TERM);
+    let status = next.wait();
+    // Not asserted: the host may be an emulated one. It is on record.
+    println!("SIGTERM to exit: {:?}, {status}", started.elapsed());
+    assert_eq!(status.code(), Some(128 + 15), "{status}: {}", next.log());
+    assert!(
+        !wire.has_program(),
+        "an XDP program was left on the interface"
+    );
 }

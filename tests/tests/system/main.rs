@@ -12,6 +12,7 @@ mod jail;
 mod life;
 mod mixed;
 mod net;
+mod newer;
 mod offload;
 mod open;
 mod pairs;
