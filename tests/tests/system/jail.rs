@@ -22,11 +22,11 @@ impl Cgroups {
         cgroups
     }
 
-    /// Below which VMs get theirs.
+    /// Below which VMs get theirs. All tests see the same cgroups, so it has the name of this one's own directory.
     fn parent(&self) -> PathBuf {
-        self.0
-            .path()
-            .join(format!("rw-jail-{}", std::process::id()))
+        let directory = self.0.path();
+        let name = directory.file_name().unwrap_or_default();
+        directory.join(format!("rw-jail-{}", name.to_string_lossy()))
     }
 
     /// Hands these controllers on, down to the VMs.
