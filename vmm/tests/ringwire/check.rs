@@ -166,6 +166,25 @@ fn what_is_in_the_way_is_named_with_its_fix() {
         &words_under(&no_sockets, &netdev),
         "sockets can't be created",
     );
+    let port = PortConfig {
+        ifname: wire.name.clone(),
+        frames: 64,
+        ..PortConfig::default()
+    };
+    let other = Port::open(&port).unwrap();
+    assert_no(&check(&netdev), "another XDP program is on");
+    let (value, _) = json(&netdev, &[]);
+    assert_eq!(value["program"]["mode"], "native", "{value}");
+    drop(other);
+    wire.assert_clean();
+}
+
+#[test]
+fn what_memory_may_be_locked_is_told() {
+    if !is_root() {
+        return;
+    }
+    let wire = Wire::new();
     let little = [
         "prlimit",
         "--memlock=65536",
@@ -173,7 +192,7 @@ fn what_is_in_the_way_is_named_with_its_fix() {
         "--bounding-set=-ipc_lock",
     ];
     assert_no(
-        &words_under(&little, &netdev),
+        &words_under(&little, &wire.netdev()),
         "4096 KiB of memory can't be locked",
     );
     let enough = [
@@ -186,17 +205,6 @@ fn what_is_in_the_way_is_named_with_its_fix() {
     let end = words_under(&enough, &in_place);
     let note = "zero-copy-tx=on locks all memory of the guest, times 1 (queues)";
     assert!(end.code() == 0 && end.stdout.contains(note), "{end:?}");
-
-    let port = PortConfig {
-        ifname: wire.name.clone(),
-        frames: 64,
-        ..PortConfig::default()
-    };
-    let other = Port::open(&port).unwrap();
-    assert_no(&check(&netdev), "another XDP program is on");
-    let (value, _) = json(&netdev, &[]);
-    assert_eq!(value["program"]["mode"], "native", "{value}");
-    drop(other);
     wire.assert_clean();
 }
 
