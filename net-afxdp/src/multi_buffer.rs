@@ -10,6 +10,7 @@ use crate::{
     config::{PortConfig, Require},
     interface::Interface,
     probe,
+    program::AttachMode,
     umem::{CHUNK_SIZE, RX_HEADROOM},
 };
 
@@ -121,12 +122,14 @@ impl FrameLimits {
 /// kernel would bind it in copy mode.
 ///
 /// Frames that fit into a chunk may lie [scattered](PortConfig::scattered): then it is asked for where it
-/// costs no zero-copy mode.
+/// costs no zero-copy mode. In skb mode, which never is zero-copy, frames come that programs on this host have
+/// left uncut, of up to 64 KiB whatever the MTU.
 pub(crate) fn wanted(interface: &Interface, config: &PortConfig) -> bool {
     let one = FrameLimits::ONE_CHUNK.mtu();
     let require = config.require;
     if interface.mtu() <= one {
-        return config.scattered && kernel_can() && (config.force_copy || is_free(interface));
+        let scattered = config.scattered && (config.force_copy || is_free(interface));
+        return (is_in_stack(interface, config) || scattered) && kernel_can();
     }
     if require == Require::ZeroCopy
         && probe::features(interface.index()).is_none_or(|it| it.zero_copy_fragments <= 1)
@@ -149,6 +152,16 @@ pub(crate) fn wanted(interface: &Interface, config: &PortConfig) -> bool {
         );
     }
     can
+}
+
+/// Whether the program will run, or the one of others runs, in the stack.
+fn is_in_stack(interface: &Interface, config: &PortConfig) -> bool {
+    match (config.mode, interface.xdp_program()) {
+        (Some(mode), _) => mode == AttachMode::Skb,
+        _ if config.require != Require::Any => false,
+        (None, Some(program)) => program.mode == "skb",
+        (None, None) => probe::features(interface.index()).is_some_and(|it| !it.native),
+    }
 }
 
 /// Whether the driver does not have zero-copy for frames of one chunk only.

@@ -23,6 +23,7 @@ mod offload_kernel;
 mod offload_metadata;
 mod offload_rx;
 mod offload_tx;
+mod offload_uncut;
 mod pairs;
 mod pairs_control;
 mod pairs_guest;

@@ -14,16 +14,20 @@ use std::{
 };
 
 use devices::{
-    testing::frames::FrameSpec,
-    virtio::net::offload::{
-        Kind,
-        segment::{Request, cut},
+    testing::{frames::FrameSpec, wait_for},
+    virtio::net::{
+        loopback::Loopback,
+        offload::{
+            Kind,
+            segment::{Request, cut},
+        },
     },
 };
+use net_afxdp::AttachMode;
 
 use crate::{
-    afxdp::{ip, veth},
-    guest::pattern,
+    afxdp::{ip, open, veth},
+    guest::{NetGuest, pattern},
     offload_guest::NetHeader,
 };
 
@@ -222,4 +226,51 @@ fn segments_are_those_of_the_kernel() {
         }
         assert_eq!(receiver.receive(), None, "{spec:?}");
     }
+}
+
+/// What the kernel leaves whole over a veth, as for its own sockets, reaches a guest on a program in the stack: TCP as it is,
+/// to be cut by the MTU. UDP is dropped, as nobody can tell where.
+#[test]
+fn what_the_kernel_leaves_whole_arrives_in_skb_mode() {
+    let Some((near, far)) = veth() else { return };
+    let (_port, near) = open(near, AttachMode::Skb);
+    if !near.0.multi_buffer() {
+        eprintln!("SKIPPED: no frames of several chunks before Linux 6.6");
+        return;
+    }
+    let sender = PacketSocket::open(&far, true);
+    let (_, unused) = Loopback::pair(100).unwrap();
+    let mut guest = NetGuest::plug_on("torveth", near, unused);
+    guest.boot();
+    let (mut whole, mut dropped) = (0, 0);
+    for (number, (spec, size)) in cases().into_iter().enumerate() {
+        let frame = spec.build_partial();
+        let headers = spec.payload_start() - spec.network_start();
+        // No interface takes 64 KiB or more in one piece (`gso_max_size`).
+        if !spec.tags.is_empty() || !(1515..65_536).contains(&frame.len()) {
+            continue;
+        }
+        let mut header = NetHeader::segments(&spec, size);
+        header.gso_type |= spec.flags & 0x80;
+        sender.send(&[&header.to_bytes()[..SHORT_HEADER], &frame].concat());
+        if spec.udp {
+            dropped += 1;
+            wait_for("a frame to be dropped", || {
+                (guest.control.counters().rx_uncut_dropped == dropped).then_some(())
+            });
+            continue;
+        }
+        whole += 1;
+        for _ in 0..frame.len().div_ceil(4000) + 1 {
+            guest.post(4096);
+        }
+        let (got, bytes) = guest.received_with_header();
+        header.gso_size = u16::try_from(1500 - headers).unwrap();
+        header.num_buffers = got.num_buffers;
+        assert_eq!(got, header, "case {number}");
+        assert!(bytes == frame, "case {number}");
+        guest.boot();
+    }
+    assert_eq!(guest.control.counters().rx_uncut, whole);
+    assert!(whole > 10 && dropped > 2, "{whole}, {dropped}");
 }

@@ -7,7 +7,7 @@ use crate::{
     config::{PortConfig, Require},
     ethtool, handed,
     interface::Interface,
-    port,
+    multi_buffer, port,
     program::AttachMode,
     rss::Uncovered,
     source::Source,
@@ -60,18 +60,24 @@ pub(super) fn find(config: &PortConfig, source: &Source, probe: &Probe) -> Vec<P
 }
 
 impl Problem {
-    /// What programs on this host send over a veth pair in frames larger than its MTU, as TCP does, does not
-    /// reach an AF_XDP socket in skb mode. In native mode the kernel cuts them before.
+    /// What programs on this host send over a veth pair in frames larger than its MTU reaches a program in the stack (skb
+    /// mode) as it is: TCP needs frames of several chunks for that (Linux 6.6), and datagrams can't be told from each
+    /// other. In native mode the kernel cuts all of it before.
     pub fn of_large_frames(interface: &Interface, mode: AttachMode) -> Option<Self> {
         let name = interface.name();
         let is_veth = || matches!(ethtool::driver(name), Ok(Some(driver)) if driver == "veth");
         (mode == AttachMode::Skb && is_veth()).then(|| {
+            let (what, switch) = if multi_buffer::kernel_can() {
+                ("datagrams", "tx-udp-segmentation off")
+            } else {
+                ("TCP segments", "tso off gso off")
+            };
             known(
                 format!(
-                    "TCP segments that a program on this host sends over the other end of {name} are left \
+                    "{what} that a program on this host sends over the other end of {name} may be left \
                      in one frame of up to 64 KiB, and such frames get lost in skb mode"
                 ),
-                "`ethtool -K PEER tso off gso off`, PEER being the other end; or native mode",
+                format!("`ethtool -K PEER {switch}`, PEER being the other end; or native mode"),
             )
         })
     }

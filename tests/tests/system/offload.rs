@@ -279,6 +279,28 @@ fn content_is_right_without_offloads() {
     }
 }
 
+/// In skb mode the far end's TCP comes in frames of up to 64 KiB: whole, and cut by us for a guest that has switched them
+/// off.
+#[test]
+fn content_is_right_with_frames_that_the_far_end_left_whole() {
+    let wire = Wire::new();
+    let mut guest = boot_on(&wire, Options::new().on_with(&wire, ",mode=skb"));
+    exchange(&wire, &mut guest, 2_000_000);
+    guest.ok("ethtool -K eth0 rx-gro-hw off");
+    exchange(&wire, &mut guest, 1_000_000);
+    assert_no_checksum_errors(&wire, &mut guest);
+    let status = guest.power_off();
+    let log = guest.log();
+    assert!(status.success(), "{status}: {log}");
+    let (uncut, dropped) = (counter(&log, "rx_uncut"), counter(&log, "rx_uncut_dropped"));
+    // 6 MB of which few went in frames of one segment; without them it is 4100 frames or more.
+    let frames = counter(&log, "rx_frames");
+    assert!(
+        uncut > 100 && dropped == 0,
+        "{uncut}, {dropped}, {frames}: {log}"
+    );
+}
+
 /// Mbit/s, from iperf3's line for the receiver.
 fn speed(text: &str) -> f64 {
     let line = text.lines().find(|line| line.ends_with("receiver"));
@@ -305,6 +327,13 @@ fn measure_offloads() {
 #[ignore = "measures, and checks nothing"]
 fn measure_tx_metadata() {
     measure([",tx-metadata=on", ""], |options| options);
+}
+
+/// The same in skb mode, where the far end's TCP comes in frames that it left whole, and natively: `measure_uncut`.
+#[test]
+#[ignore = "measures, and checks nothing"]
+fn measure_uncut() {
+    measure([",mode=skb", ""], |options| options);
 }
 
 /// TCP of two guests in turns, by the keys of their netdevs, and by what else the second one is started with.

@@ -45,7 +45,8 @@ impl Network {
                 self.port.let_go();
             }
             LinkEvent::Program(_) => self.check_program(),
-            LinkEvent::Mtu(_) | LinkEvent::Renamed(_) => {}
+            LinkEvent::Mtu(mtu) => self.control.set_wire_mtu(*mtu),
+            LinkEvent::Renamed(_) => {}
         }
         let id = &self.id;
         match event {

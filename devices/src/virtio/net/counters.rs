@@ -96,6 +96,12 @@ counters! {
     rx_merged,
     /// Bytes of those.
     rx_merged_bytes,
+    /// Frames of many segments that a sender on this host left whole: the guest got them so, as one of `rx_frames` each, or
+    /// their segments.
+    rx_uncut,
+    /// Such frames that were dropped: nobody can tell their datagrams from each other, or their segments have no room in
+    /// the guest's receive queue.
+    rx_uncut_dropped,
     /// Those of `rx_frames` whose checksum their sender had left undone, and that was completed for a
     /// guest that does not take such frames.
     rx_checksums,

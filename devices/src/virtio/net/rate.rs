@@ -114,7 +114,12 @@ impl Meter {
     /// A frame of `len` bytes passed. One may be longer than the bytes that were left: the next ones
     /// wait the longer.
     pub(super) fn spend(&mut self, len: usize) {
-        self.frames += 1;
+        self.spend_segments(1, len);
+    }
+
+    /// So many frames of the wire passed, of `len` bytes together.
+    pub(super) fn spend_segments(&mut self, count: usize, len: usize) {
+        self.frames += count as u64;
         self.bytes += len as u64;
     }
 

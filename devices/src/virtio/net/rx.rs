@@ -6,6 +6,7 @@
 
 mod inspect;
 mod source;
+mod uncut;
 
 use std::{ops::ControlFlow, sync::Arc};
 
@@ -21,6 +22,8 @@ use super::{
 use crate::virtio::queue::{Chain, LiveQueue, QueueFault};
 use inspect::Frame;
 use source::Source;
+use uncut::Uncut;
+pub(super) use uncut::WireMtu;
 
 /// How a receive burst ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +47,9 @@ pub(super) struct Rx {
     /// Those of this burst.
     offloads: ReceiveOffloads,
     filter: FilterReader,
+    wire_mtu: Arc<WireMtu>,
+    /// The same of this burst.
+    mtu: usize,
     /// The first buffer of the open frame.
     first: Chain,
     /// Its last one, if there are several.
@@ -95,9 +101,12 @@ impl Rx {
         counters: Arc<PairCounters>,
         guest_offloads: Arc<GuestOffloads>,
         filter: FilterReader,
+        wire_mtu: Arc<WireMtu>,
     ) -> Self {
         Self {
             filter,
+            mtu: wire_mtu.get(),
+            wire_mtu,
             first: queue.new_chain(),
             further: queue.new_chain(),
             queue,
@@ -119,6 +128,7 @@ impl Rx {
         meter: &mut Meter,
     ) -> Result<RxOutcome, QueueFault> {
         self.offloads = self.guest_offloads.get();
+        self.mtu = self.wire_mtu.get();
         let mut end = Ok(RxOutcome::Empty);
         let taken = backend.receive(budget, |fragments| {
             if !self.filter.accepts(fragments) {
@@ -144,7 +154,14 @@ impl Rx {
         if meter.is_spent() {
             return Ok(Delivery::Limited);
         }
-        let frame = Frame::new(fragments, self.offloads);
+        let frame = Frame::new(fragments, self.offloads, self.mtu);
+        match frame.uncut() {
+            Some(Uncut::Segments(request)) if !frame.is_allowed(self.offloads) => {
+                return self.deliver_cut(&frame, request, meter);
+            }
+            Some(Uncut::Unknown) => return Ok(self.drop_uncut()),
+            _ => {}
+        }
         let appended = match self.next_step(&frame) {
             Some(step) => self.append(&frame, step)?,
             None => false,
@@ -156,7 +173,10 @@ impl Rx {
                 dropped_or_kept => return Ok(dropped_or_kept),
             }
         }
-        meter.spend(frame.len);
+        if frame.uncut().is_some() {
+            self.counters.rx_uncut.add(1);
+        }
+        meter.spend_segments(frame.segments(), frame.len);
         self.counters.rx_frames.add(1);
         self.counters.rx_bytes.add(frame.len as u64);
         Ok(Delivery::Done)

@@ -21,6 +21,7 @@ use super::{
     offloads::GuestOffloads,
     poll::BusyPoll,
     rate::Limiter,
+    rx::WireMtu,
     wire::MacAddress,
 };
 use crate::{
@@ -48,6 +49,8 @@ pub(super) struct Shared {
     pub(super) filter: Arc<FilterCell>,
     /// What the driver takes besides plain frames.
     pub(super) guest_offloads: Arc<GuestOffloads>,
+    /// What the wire takes in one frame.
+    pub(super) wire_mtu: Arc<WireMtu>,
     /// How each queue's interrupts are put off: receive and transmit queue of each pair in turn.
     pub(super) coalescing: Vec<Arc<CoalescingCell>>,
     /// What a receive queue and a transmit queue have of this when they are enabled.
@@ -101,6 +104,7 @@ impl Shared {
             driver: Mutex::new(None),
             filter: Arc::new(FilterCell::new(filter)),
             guest_offloads: Arc::default(),
+            wire_mtu: Arc::new(WireMtu::new(config.mtu)),
             coalescing: (0..2 * backends.len()).map(|_| Arc::default()).collect(),
             coalescing_at_first: Default::default(),
             counters: backends
@@ -247,6 +251,12 @@ impl NetControl {
     /// link's state changes, so this comes before [`set_link`](Self::set_link).)
     pub fn set_speed(&self, speed: LinkSpeed) {
         *lock(&self.0.speed) = speed;
+    }
+
+    /// The wire's MTU in bytes is another one now. The guest keeps the one that it was told; frames that a sender on
+    /// this host left whole are cut by this one.
+    pub fn set_wire_mtu(&self, mtu: u32) {
+        self.0.wire_mtu.set(mtu);
     }
 
     /// The card's Ethernet address, as the driver has it at the moment.

@@ -41,8 +41,8 @@ pub(super) struct Setup {
 /// How frames get to the far end.
 #[derive(Debug, Clone)]
 enum Way {
-    /// `ringwire`, AF_XDP on one end of a veth pair.
-    Ringwire,
+    /// `ringwire`, AF_XDP on one end of a veth pair, with these further keys of `--netdev`.
+    Ringwire(&'static str),
     /// QEMU; the far end is a tap device.
     Tap {
         /// The program.
@@ -63,8 +63,9 @@ impl Setup {
             vhost,
         };
         let mut all = vec![
-            one("Ringwire", Way::Ringwire, ""),
-            one("Ringwire, offloads off", Way::Ringwire, PLAIN),
+            one("Ringwire", Way::Ringwire(""), ""),
+            one("Ringwire, offloads off", Way::Ringwire(""), PLAIN),
+            one("Ringwire, skb mode", Way::Ringwire(",mode=skb"), ""),
             one("QEMU tap", tap(false), ""),
         ];
         if fs::exists("/dev/vhost-net").unwrap_or(false) {
@@ -84,9 +85,10 @@ impl Setup {
     fn start(&self, wire: &Wire) -> Guest {
         let far = Wire::PEER_IFNAME;
         match &self.way {
-            Way::Ringwire => {
+            Way::Ringwire(keys) => {
                 let card = format!("virtio-net-pci,netdev=net0{}", self.card);
-                Guest::start(&Options::new().on(wire).arg("--device").arg(card))
+                let options = Options::new().on_with(wire, keys);
+                Guest::start(&options.arg("--device").arg(card))
             }
             Way::Afxdp(qemu) => {
                 // The far end's kernel leaves checksums undone on veth. Ringwire tells its guest; this back end can't.

@@ -32,13 +32,17 @@ pub struct Allowed {
 }
 
 impl Allowed {
-    fn allows(self, packet: &Packet) -> bool {
-        match (packet.transport, packet.network) {
+    /// Whether `packet`, whose headers are in `start`, may be one of several segments, the first of them.
+    #[must_use]
+    pub fn allows(self, start: &[u8], packet: &Packet) -> bool {
+        let is_congested = flags(start, packet) & tcp::CWR != 0;
+        let kind = match (packet.transport, packet.network) {
             (Transport::Tcp, Network::V4) => self.tcp4,
             (Transport::Tcp, Network::V6) => self.tcp6,
             (Transport::Udp, Network::V4) => self.udp4,
             (Transport::Udp, Network::V6) => self.udp6,
-        }
+        };
+        kind && (self.ecn || !is_congested)
     }
 }
 
@@ -92,6 +96,21 @@ pub struct Coalesced<'a> {
     pub checksum: (usize, usize),
 }
 
+impl<'a> Coalesced<'a> {
+    /// A whole that nobody cut: `start` has all of the headers of `packet`, with the sum over the pseudo-header. Its
+    /// segments would have `size` bytes of payload.
+    #[must_use]
+    pub fn uncut(start: &'a [u8], packet: &Packet, size: usize) -> Self {
+        Self {
+            headers: start.get(..packet.payload_start).unwrap_or_default(),
+            kind: packet.kind(),
+            size,
+            ecn: flags(start, packet) & tcp::CWR != 0,
+            checksum: (packet.transport_start, packet.checksum_offset()),
+        }
+    }
+}
+
 impl Coalescer {
     /// With the first segment: `start` is the beginning of the frame of `frame_len` bytes, and has all of
     /// the headers of `packet`. `None` if nothing can follow it.
@@ -102,14 +121,12 @@ impl Coalescer {
         frame_len: usize,
         allowed: Allowed,
     ) -> Option<Self> {
-        if !allowed.allows(packet) {
+        if !allowed.allows(start, packet) {
             return None;
         }
         let payload = payload(start, packet, frame_len)?;
         let flags = flags(start, packet);
-        let is_last = flags & (tcp::FIN | tcp::PSH) != 0;
-        let is_congested = flags & tcp::CWR != 0 && !allowed.ecn;
-        if is_last || is_congested {
+        if flags & (tcp::FIN | tcp::PSH) != 0 {
             return None;
         }
         let mut headers = [0; MAX_HEADERS];

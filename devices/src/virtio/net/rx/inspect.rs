@@ -1,12 +1,17 @@
 //! What a frame of the wire is, as far as the guest's offloads ask for it.
 
-use super::super::{
-    offload::{
-        packet::Packet,
-        verify::{self, Verdict},
+use super::{
+    super::{
+        offload::{
+            coalesce::Coalesced,
+            packet::{Packet, Transport},
+            segment::Request,
+            verify::{self, Verdict},
+        },
+        offloads::ReceiveOffloads,
+        wire::RxHeader,
     },
-    offloads::ReceiveOffloads,
-    wire::RxHeader,
+    uncut::Uncut,
 };
 
 /// A frame of the wire.
@@ -20,24 +25,65 @@ pub(super) struct Frame<'a> {
     /// Only if there is a packet.
     verdict: Verdict,
     padded: bool,
+    /// Only of a frame that is longer than the wire takes.
+    uncut: Option<Uncut>,
 }
 
 impl<'a> Frame<'a> {
-    /// Looks at a frame. Its payload is read only if the guest takes the trouble off itself.
-    pub(super) fn new(fragments: &'a [&'a [u8]], offloads: ReceiveOffloads) -> Self {
+    /// Looks at a frame of a wire of this MTU. Its payload is read only if the guest takes the trouble off itself.
+    pub(super) fn new(fragments: &'a [&'a [u8]], offloads: ReceiveOffloads, mtu: usize) -> Self {
         let start = fragments.first().copied().unwrap_or_default();
         let len = fragments.iter().map(|fragment| fragment.len()).sum();
         let packet = Packet::parse(start).ok();
         let verdict = packet.map_or(Verdict::Unknown, |packet| {
             verify::judge(fragments, &packet, offloads.partial)
         });
+        let padded = packet.is_some_and(|packet| packet.end != len);
+        let long = packet.filter(|packet| packet.end - packet.network_start > mtu);
         Self {
             fragments,
             len,
             packet,
             verdict,
-            padded: packet.is_some_and(|packet| packet.end != len),
+            padded,
+            uncut: long
+                .filter(|_| verdict == Verdict::Partial)
+                .map(|packet| how_to_cut(&packet, mtu, padded)),
         }
+    }
+
+    /// How the frame is to be cut, if it is one of many segments.
+    pub(super) fn uncut(&self) -> Option<Uncut> {
+        self.uncut
+    }
+
+    /// How many segments it is.
+    pub(super) fn segments(&self) -> usize {
+        match (self.uncut, &self.packet) {
+            (Some(Uncut::Segments(request)), Some(packet)) => {
+                let payload = self.len - packet.payload_start;
+                payload.div_ceil(request.size.into())
+            }
+            _ => 1,
+        }
+    }
+
+    /// Whether the guest takes it as it is, or would if it is one of many segments.
+    pub(super) fn is_allowed(&self, offloads: ReceiveOffloads) -> bool {
+        let packet = self.packet.as_ref();
+        packet.is_some_and(|packet| offloads.coalesce.allows(self.start(), packet))
+    }
+
+    /// The bytes from `start` to `end`, in pieces.
+    pub(super) fn range(&self, start: usize, end: usize) -> impl Iterator<Item = &'a [u8]> {
+        let mut offset = 0;
+        let pieces = self.fragments.iter().map(move |fragment| {
+            let from = start.saturating_sub(offset).min(fragment.len());
+            let to = end.saturating_sub(offset).clamp(from, fragment.len());
+            offset += fragment.len();
+            fragment.get(from..to).unwrap_or_default()
+        });
+        pieces.filter(|piece| !piece.is_empty())
     }
 
     /// The first bytes, with all of the headers of [`packet`](Self::trusted).
@@ -45,14 +91,19 @@ impl<'a> Frame<'a> {
         self.fragments.first().copied().unwrap_or_default()
     }
 
-    /// The packet, if its checksum is right or was never on a wire: fit to be part of a larger one.
+    /// The packet, if its checksum is right or was never on a wire, and it is one segment: fit to be part of a
+    /// larger one.
     pub(super) fn trusted(&self) -> Option<&Packet> {
-        let packet = self.packet.as_ref();
+        let packet = self.packet.as_ref().filter(|_| self.uncut.is_none());
         packet.filter(|_| matches!(self.verdict, Verdict::Right | Verdict::Partial))
     }
 
     /// What the guest is told, and where which checksum is to be written if that is left to us.
     pub(super) fn header(&self, offloads: ReceiveOffloads) -> (RxHeader, Option<(usize, u16)>) {
+        if let (Some(Uncut::Segments(request)), Some(packet)) = (self.uncut, &self.packet) {
+            let whole = Coalesced::uncut(self.start(), packet, request.size.into());
+            return (RxHeader::coalesced(&whole), None);
+        }
         match (self.verdict, &self.packet) {
             (Verdict::Right, _) if offloads.partial => (RxHeader::VALID, None),
             (Verdict::Partial, Some(packet)) if offloads.partial && !self.padded => {
@@ -67,5 +118,20 @@ impl<'a> Frame<'a> {
             }
             _ => (RxHeader::default(), None),
         }
+    }
+}
+
+/// How a packet that is longer than this MTU is to be cut.
+fn how_to_cut(packet: &Packet, mtu: usize, padded: bool) -> Uncut {
+    let headers = packet.payload_start - packet.network_start;
+    let size = mtu.checked_sub(headers).map(u16::try_from);
+    match (packet.transport, size) {
+        (Transport::Tcp, Some(Ok(size))) if size > 0 && !padded => Uncut::Segments(Request {
+            kind: packet.kind(),
+            size,
+            checksum_start: packet.transport_start,
+            checksum_offset: packet.checksum_offset(),
+        }),
+        _ => Uncut::Unknown,
     }
 }

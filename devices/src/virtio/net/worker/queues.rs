@@ -32,6 +32,7 @@ impl<B: NetBackend> Worker<B> {
                     counters,
                     Arc::clone(&self.shared.guest_offloads),
                     FilterReader::new(Arc::clone(&self.shared.filter)),
+                    Arc::clone(&self.shared.wire_mtu),
                 );
                 self.rx = Some(Live { work, port });
             }
