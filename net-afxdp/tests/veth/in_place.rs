@@ -9,8 +9,7 @@ use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 
 use crate::{
     child,
-    large::kernel_is_new,
-    net::{Net, ip},
+    net::{Net, ip, kernel_is_new},
     packet::{PATIENCE, Packet, Random, frame},
     traffic::{MODES, config, send},
 };
@@ -146,7 +145,7 @@ fn frames_go_out_from_where_they_lie() {
 #[test]
 fn frames_in_pieces_are_one_on_the_wire() {
     let Some(net) = Net::new() else { return };
-    if !crate::large::kernel_can() {
+    if !crate::net::kernel_can() {
         return;
     }
     for mode in MODES {

@@ -144,3 +144,23 @@ pub(crate) fn try_ip(words: &str) -> bool {
 pub(crate) fn skipped(what: &str) {
     let _ = writeln!(std::io::stderr(), "SKIPPED {what}");
 }
+
+/// Whether this kernel has XDP_USE_SG (6.6), by its number.
+pub(crate) fn kernel_is_new() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(['.', '-']).map(|it| it.parse::<u32>());
+    let mut number = || numbers.next().unwrap().unwrap();
+    (number(), number()) >= (6, 6)
+}
+
+/// As [`kernel_is_new`]; says what is skipped if not.
+pub(crate) fn kernel_can() -> bool {
+    let can = kernel_is_new();
+    if !can {
+        let test = std::thread::current().name().unwrap_or("?").to_owned();
+        skipped(&format!(
+            "{test}: no frames of several chunks before Linux 6.6"
+        ));
+    }
+    can
+}
