@@ -93,7 +93,8 @@ pub struct RunArgs {
     ///
     /// After af-xdp,ifname=NAME may come, separated by commas:
     ///
-    /// id=ID (net0, net1 ...), mode=native|skb (native, else skb), force-copy=on|off (off),
+    /// id=ID (net0, net1 ...), mode=native|skb (native, else skb, which is the faster one for TCP from this host over
+    /// veth), force-copy=on|off (off),
     /// queues=N (1), start-queue=M (0), frames=N (UMEM frames of 4 KiB per queue, a power of two, 4096),
     /// require=any|native|zerocopy (any), rate=PACKETS:BYTES:BURST (none; each way, a second; such as
     /// rate=100K, rate=:125M, rate=1M:1G:50ms), busy-poll=MICROSECONDS (adaptive; 0: never),

@@ -84,10 +84,19 @@ impl Setting {
         }
     }
 
-    /// Whether the XDP program runs in generic mode, where frames of the far end must not be over the MTU.
-    pub(crate) fn is_generic(&self) -> bool {
-        self.netdev.contains("mode=skb")
+    /// Whether frames of the far end must not be over the MTU: the XDP program runs in generic mode, and the kernel has
+    /// no frames of several chunks.
+    pub(crate) fn loses_large_frames(&self) -> bool {
+        let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        self.netdev.contains("mode=skb") && is_before(&release, (6, 6))
     }
+}
+
+/// Whether a kernel's release, such as "6.12.3-some-distribution", is before this version.
+fn is_before(release: &str, version: (u32, u32)) -> bool {
+    let mut numbers = release.split('.').map_while(|it| it.parse::<u32>().ok());
+    let (major, minor) = (numbers.next(), numbers.next());
+    (major.unwrap_or(0), minor.unwrap_or(0)) < version
 }
 
 /// MiB of huge pages of 2 MiB that nobody has, by /proc/meminfo.
@@ -122,6 +131,19 @@ mod tests {
             assert!(!without.netdev.contains("tx-metadata=on"));
         }
         assert!(seen > 100);
+    }
+
+    #[test]
+    fn versions_are_compared_by_number() {
+        for (release, before) in [
+            ("6.12.95+deb12-amd64", false),
+            ("6.6.0", false),
+            ("6.1.0-56-amd64", true),
+            ("7.3.4", false),
+            ("", true),
+        ] {
+            assert_eq!(is_before(release, (6, 6)), before, "{release}");
+        }
     }
 
     #[test]

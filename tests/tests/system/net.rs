@@ -176,22 +176,6 @@ fn iperf3_both_ways_at_once_for_30_seconds() {
 }
 
 #[test]
-fn skb_mode_works_when_it_is_asked_for() {
-    let wire = Wire::new();
-    let mut guest = Guest::boot(Options::new().on_with(&wire, ",mode=skb"));
-    assert!(
-        wire.near(&format!("ip link show {}", Wire::IFNAME))
-            .contains("xdpgeneric")
-    );
-    assert!(
-        guest
-            .ok(&format!("ping -q -c 5 -i 0.2 -W 5 {}", Wire::PEER))
-            .contains("5 packets received")
-    );
-    end(&wire, guest);
-}
-
-#[test]
 fn the_guest_has_the_interface_s_mtu_and_link_state() {
     let wire = Wire::new();
     wire.near(&format!("ip link set {} mtu 1400", Wire::IFNAME));

@@ -117,8 +117,12 @@ impl Resident for Linux {
             Wire::PEER_IFNAME,
             count,
         )?;
-        // Generic mode takes no frames over the MTU, and native mode switches them off by itself.
-        let large = if setting.is_generic() { "off" } else { "on" };
+        // Native mode switches them off by itself.
+        let large = if setting.loses_large_frames() {
+            "off"
+        } else {
+            "on"
+        };
         wire.far(&format!(
             "ethtool -K {} tso {large} gso {large}",
             Wire::PEER_IFNAME
