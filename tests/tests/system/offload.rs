@@ -287,6 +287,11 @@ fn content_is_right_with_frames_that_the_far_end_left_whole() {
     let mut guest = boot_on(&wire, Options::new().on_with(&wire, ",mode=skb"));
     let mode = wire.near(&format!("ip link show {}", Wire::IFNAME));
     assert!(mode.contains("xdpgeneric"), "{mode}");
+    // Before Linux 6.6 they get lost, and this helps, as the log says.
+    let whole = !guest.log().contains("`ethtool -K PEER tso off gso off`");
+    if !whole {
+        wire.far(&format!("ethtool -K {} tso off gso off", Wire::PEER_IFNAME));
+    }
     exchange(&wire, &mut guest, 2_000_000);
     guest.ok("ethtool -K eth0 rx-gro-hw off");
     exchange(&wire, &mut guest, 1_000_000);
@@ -296,7 +301,7 @@ fn content_is_right_with_frames_that_the_far_end_left_whole() {
     assert!(status.success(), "{status}: {log}");
     let (uncut, dropped) = (counter(&log, "rx_uncut"), counter(&log, "rx_uncut_dropped"));
     // 6 MB, in frames of 64 KiB at most.
-    assert!(uncut > 90 && dropped == 0, "{uncut}, {dropped}: {log}");
+    assert_eq!((uncut > 90, dropped), (whole, 0), "{uncut}: {log}");
 }
 
 /// Mbit/s, from iperf3's line for the receiver.
