@@ -14,6 +14,7 @@ mod mixed;
 mod net;
 mod newer;
 mod offload;
+mod offload_measure;
 mod open;
 mod pairs;
 mod pci;

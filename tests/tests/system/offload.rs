@@ -27,7 +27,7 @@ pub(crate) fn boot_with<'a>(wire: &'a Wire, options: Options<'a>) -> Guest {
 }
 
 /// The same of options that have the card already.
-fn boot_on<'a>(wire: &'a Wire, options: Options<'a>) -> Guest {
+pub(crate) fn boot_on<'a>(wire: &'a Wire, options: Options<'a>) -> Guest {
     let mut guest = Guest::boot(options);
     // Addresses that are usable at once.
     wire.far(&format!(
@@ -302,86 +302,4 @@ fn content_is_right_with_frames_that_the_far_end_left_whole() {
     let (uncut, dropped) = (counter(&log, "rx_uncut"), counter(&log, "rx_uncut_dropped"));
     // 6 MB, in frames of 64 KiB at most.
     assert_eq!((uncut > 90, dropped), (whole, 0), "{uncut}: {log}");
-}
-
-/// Mbit/s, from iperf3's line for the receiver.
-fn speed(text: &str) -> f64 {
-    let line = text.lines().find(|line| line.ends_with("receiver"));
-    let words: Vec<_> = line.unwrap_or_default().split_whitespace().collect();
-    let unit = words.iter().position(|word| *word == "Mbits/sec");
-    unit.and_then(|at| words[at - 1].parse().ok())
-        .unwrap_or_else(|| panic!("no speed in {text}"))
-}
-
-/// `tests/run-system-tests measure_offloads --ignored --nocapture`: TCP with and without offloads, in turns.
-#[test]
-#[ignore = "measures, and checks nothing"]
-fn measure_offloads() {
-    let without = |options: Options<'static>| {
-        options
-            .arg("--device")
-            .arg("virtio-net-pci,netdev=net0,csum=off")
-    };
-    measure(["", ""], without);
-}
-
-/// The same with checksums left to the kernel and with ours: `measure_tx_metadata`.
-#[test]
-#[ignore = "measures, and checks nothing"]
-fn measure_tx_metadata() {
-    measure([",tx-metadata=on", ""], |options| options);
-}
-
-/// The same in skb mode, where the far end's TCP comes in frames that it left whole, and natively: `measure_uncut`.
-#[test]
-#[ignore = "measures, and checks nothing"]
-fn measure_uncut() {
-    measure([",mode=skb", ""], |options| options);
-}
-
-/// TCP of two guests in turns, by the keys of their netdevs, and by what else the second one is started with.
-fn measure(keys: [&str; 2], second: impl Fn(Options<'static>) -> Options<'static>) {
-    let wires = [Wire::new(), Wire::new()];
-    let [one, other] = &wires;
-    let mut guests = [
-        boot_on(one, Options::new().on_with(one, keys[0])),
-        boot_on(other, second(Options::new()).on_with(other, keys[1])),
-    ];
-    let server = |wire: &Wire| {
-        wire.far_background("iperf3 --server --forceflush")
-            .after_line("listening")
-    };
-    let _servers: Vec<_> = wires.iter().map(server).collect();
-    let mut figures = [const { Vec::new() }; 4];
-    for _ in 0..5 {
-        for (at, reverse) in ["", "-R"].into_iter().enumerate() {
-            for (which, guest) in guests.iter_mut().enumerate() {
-                let text = guest.ok(&format!(
-                    "iperf3 -c {} -t 3 -O 1 -f m {reverse}",
-                    Wire::PEER
-                ));
-                figures[2 * at + which].push(speed(&text));
-            }
-        }
-    }
-    let names = [
-        "guest to wire, first",
-        "guest to wire, second",
-        "wire to guest, first",
-        "wire to guest, second",
-    ];
-    for (name, all) in names.iter().zip(&mut figures) {
-        all.sort_by(f64::total_cmp);
-        println!("{name}: {:.0} Mbit/s of {all:.0?}", all[all.len() / 2]);
-    }
-    for mut guest in guests {
-        guest.power_off();
-        for line in guest
-            .log()
-            .lines()
-            .filter(|line| line.contains("netdev 'net0': "))
-        {
-            println!("{line}");
-        }
-    }
 }
