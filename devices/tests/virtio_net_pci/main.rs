@@ -30,6 +30,8 @@ mod offload_guest;
 mod offload_rx;
 #[path = "../virtio_net/offload_tx.rs"]
 mod offload_tx;
+#[path = "../virtio_net/offload_uncut.rs"]
+mod offload_uncut;
 #[path = "../virtio_net/pairs.rs"]
 mod pairs;
 #[path = "../virtio_net/pairs_control.rs"]
