@@ -104,6 +104,12 @@ fn soak(options: &Options, seed: u64) -> Outcome {
     for verdict in verdicts {
         println!("verdict: {verdict}");
     }
+    let stood_still = linux::stood_still();
+    if stood_still > 0 {
+        println!(
+            "Linux guests that stood still as they booted, each with another in its place: {stood_still}"
+        );
+    }
     if let Some(signal) = end::by_signal() {
         println!("ended early, by signal {signal}");
     }

@@ -1,14 +1,15 @@
 //! A Linux guest with flows to the far end's kernel, which change and stop nothing: what they carry is checked at its end.
 
+mod boot;
 mod card;
 mod flow;
 
 use std::{
     process::{Command, ExitStatus},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
 };
 
-use ringwire_tests::{Guest, Options, Setup, Wire};
+use ringwire_tests::{Guest, Wire};
 
 use crate::{
     problem::{Outcome, Problem, wrong},
@@ -19,10 +20,8 @@ use crate::{
     station::Station,
 };
 
+pub(crate) use boot::stood_still;
 use flow::{Flow, Kind};
-
-/// MiB of RAM.
-const MEMORY: u64 = 256;
 
 /// Ports are counted from here, and from here again at the last one.
 const PORTS: std::ops::Range<u16> = 6000..30_000;
@@ -30,9 +29,6 @@ const PORTS: std::ops::Range<u16> = 6000..30_000;
 /// What no kernel says whose card is as it must be.
 const COMPLAINTS: &str =
     "BUG: unable|Oops|NETDEV WATCHDOG|is not a head|out of range|bad gso|resize .* fail";
-
-/// One boots at a time: on an emulated host two take longer than anybody waits.
-static BOOTING: Mutex<()> = Mutex::new(());
 
 /// The guest, and what goes to and from it.
 #[derive(Debug)]
@@ -80,26 +76,6 @@ fn set_channels(mut ethtool: Command, interface: &str, count: u32) -> Outcome {
     Ok(())
 }
 
-/// The guest that goes with it.
-fn options<'a>(wire: &'a Wire, setting: &Setting) -> Options<'a> {
-    let bus = if setting.pci { "pci" } else { "mmio" };
-    let device = format!("virtio-net-{bus},netdev=net0{}", setting.device);
-    let mut others = Setup::other_kernels();
-    let count = others.len() + 1;
-    let options = Options::new()
-        .memory(&setting.memory(MEMORY))
-        .on_with(wire, &format!(",id=net0{}", setting.netdev))
-        .arg("--device")
-        .arg(device);
-    match (setting.kernel % count).checked_sub(1) {
-        Some(at) => {
-            let (kernel, initrd) = others.swap_remove(at);
-            options.kernel(kernel).initrd(initrd)
-        }
-        None => options,
-    }
-}
-
 impl Resident for Linux {
     const NAME: &'static str = "Linux";
     const POWERS_OFF: bool = true;
@@ -127,13 +103,8 @@ impl Resident for Linux {
             "ethtool -K {} tso {large} gso {large}",
             Wire::PEER_IFNAME
         ));
-        let guest = {
-            // Held while it boots; who panicked with it has said why.
-            let _turn = BOOTING.lock().unwrap_or_else(PoisonError::into_inner);
-            Guest::boot(options(wire, setting))
-        };
         let mut linux = Self {
-            guest,
+            guest: boot::boot(wire, setting),
             flows: Vec::new(),
             port: PORTS.start,
             tally: Tally::default(),
