@@ -1,9 +1,14 @@
-//! Veth pairs for tests. Needs root.
+//! Veth pairs for tests, in network namespaces of their own. Needs root.
+
+#![expect(unsafe_code, reason = "unshare(2) has no safe wrapper")]
 
 use std::{
+    cell::Cell,
     process::{self, Command},
     sync::atomic::{AtomicU32, Ordering},
 };
+
+use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use crate::process::have_kvm;
 
@@ -27,6 +32,17 @@ pub(crate) fn ip(arguments: &[&str]) -> Option<String> {
     output.status.success().then_some(text)
 }
 
+/// Moves this thread, and what it starts from now on, to a network namespace without a name, which goes with the last of
+/// them, also when they are killed. Wires of one test are in the same one.
+fn enter_own_network() {
+    thread_local!(static IS_IN: Cell<bool> = const { Cell::new(false) });
+    if IS_IN.replace(true) {
+        return;
+    }
+    // SAFETY: no descriptors are unshared, which is what could surprise others.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.expect("a network namespace needs root");
+}
+
 /// A veth pair, up, gone when dropped.
 pub(crate) struct Wire {
     pub(crate) name: String,
@@ -41,6 +57,7 @@ impl Wire {
     /// With that many queues at both ends.
     pub(crate) fn with_queues(queues: u32) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
+        enter_own_network();
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("rw{}m{number}", process::id());
         let wire = Self {
