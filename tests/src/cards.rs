@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -51,6 +52,33 @@ pub(crate) fn pair<'a>(
         );
         thread::sleep(Duration::from_millis(50));
     }
+}
+
+/// Takes a card out of its PCI slot as an administrator does before pulling it: its driver lets go of it, and its
+/// interface is gone.
+pub(crate) fn pull(device: &Path) {
+    // That of virtio-net is on a bus of its own, on top.
+    let slot = device.ancestors().find(|it| it.join("remove").exists());
+    let slot = slot.expect("a card is in a slot");
+    fs::write(slot.join("remove"), "1").expect("root may remove it");
+}
+
+/// Looks for new cards, and returns the name of the first one that nobody has: the one that was pulled.
+pub(crate) fn put_back(kind: Card) -> String {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    rescan();
+    loop {
+        if let Some((_, name)) = present(kind).pop() {
+            return name;
+        }
+        assert!(Instant::now() < deadline, "the card does not come back");
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Has the kernel find cards that were pulled, as new, in the namespace of process 1; there may be none.
+pub(crate) fn rescan() {
+    let _ = fs::write("/sys/bus/pci/rescan", "1");
 }
 
 /// MAC address and name of each card in the namespace of the test.

@@ -12,6 +12,7 @@
 //! assert!(guest.power_off().success());
 //! ```
 
+mod background;
 mod capture;
 mod cards;
 mod console;
@@ -22,10 +23,11 @@ mod watch;
 mod wire;
 pub mod wirecheck;
 
+pub use background::Background;
 pub use capture::Capture;
 pub use cards::Card;
 pub use guest::{Guest, Options, Output, by_pair};
 pub use setup::{Setup, TempDir};
 pub use sums::Sums;
 pub use watch::assert_frames_add_up;
-pub use wire::{Background, Wire};
+pub use wire::Wire;

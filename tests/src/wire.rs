@@ -1,13 +1,11 @@
 //! A wire between two network namespaces, one for the VMM, one for the far end: a veth pair, or two cards.
 
-use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
-use std::process::{self, Child, Command, ExitStatus, Stdio};
+use std::process::{self, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
-
+use crate::background::Background;
 use crate::cards::{self, Card};
 use crate::setup::serial;
 
@@ -16,7 +14,7 @@ use crate::setup::serial;
 pub struct Wire {
     vmm: String,
     peer: String,
-    cards: bool,
+    cards: Option<Card>,
 }
 
 impl Wire {
@@ -44,7 +42,7 @@ impl Wire {
     /// When `ip` or `ethtool` fails; that needs root.
     #[must_use]
     pub fn with_queues(queues: u32) -> Self {
-        let wire = Self::without_interfaces(false);
+        let wire = Self::without_interfaces(None);
         wire.lay(queues);
         wire
     }
@@ -82,7 +80,7 @@ impl Wire {
     /// When they are not there, or can't be set up.
     #[must_use]
     pub fn of(kind: Card) -> Self {
-        let wire = Self::without_interfaces(true);
+        let wire = Self::without_interfaces(Some(kind));
         let (near, far) = (Self::IFNAME, Self::PEER_IFNAME);
         for (card, namespace, name) in cards::pair(kind, &wire.vmm, &wire.peer, near, far) {
             must(Command::new("ip").args(["link", "set", &card, "netns", namespace, "name", name]));
@@ -96,7 +94,7 @@ impl Wire {
         wire
     }
 
-    fn without_interfaces(cards: bool) -> Self {
+    fn without_interfaces(cards: Option<Card>) -> Self {
         let name = format!("rwt{}-{}", process::id(), serial());
         let wire = Self {
             vmm: format!("{name}-vmm"),
@@ -212,6 +210,30 @@ impl Wire {
         self.wait_for_carrier();
     }
 
+    /// Pulls the card at the VMM's end.
+    ///
+    /// # Panics
+    /// When it is not in a PCI slot.
+    pub fn pull(&self) {
+        let device = self.near(&format!(
+            "readlink -f /sys/class/net/{}/device",
+            Self::IFNAME
+        ));
+        cards::pull(Path::new(device.trim()));
+    }
+
+    /// Puts it back, up.
+    ///
+    /// # Panics
+    /// When the kernel does not find it.
+    pub fn put_back(&self) {
+        let card = cards::put_back(self.cards.expect("it was a card"));
+        let (namespace, name) = (&self.vmm, Self::IFNAME);
+        must(Command::new("ip").args(["link", "set", &card, "netns", namespace, "name", name]));
+        self.near(&format!("ip link set {name} up"));
+        self.wait_for_carrier();
+    }
+
     /// Whether an XDP program is on the VMM's interface.
     #[must_use]
     pub fn has_program(&self) -> bool {
@@ -228,10 +250,11 @@ impl Default for Wire {
 
 impl Drop for Wire {
     fn drop(&mut self) {
-        if self.cards {
+        if self.cards.is_some() {
             for (namespace, name) in [(&self.vmm, Self::IFNAME), (&self.peer, Self::PEER_IFNAME)] {
                 cards::give_back(namespace, name);
             }
+            cards::rescan();
         }
         for name in [&self.vmm, &self.peer] {
             let _ = Command::new("ip").args(["netns", "delete", name]).status();
@@ -261,120 +284,4 @@ fn must(command: &mut Command) -> String {
         output.status
     );
     text
-}
-
-/// A program that runs beside the test, and is killed when dropped.
-#[derive(Debug)]
-pub struct Background {
-    child: Child,
-    what: String,
-    output: Option<BufReader<process::ChildStdout>>,
-}
-
-impl Background {
-    fn start(mut command: Command) -> Self {
-        let what = format!("{command:?}");
-        command.stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut child = command
-            .spawn()
-            .unwrap_or_else(|error| panic!("{what}: {error}"));
-        let output = child.stdout.take().map(BufReader::new);
-        Self {
-            child,
-            what,
-            output,
-        }
-    }
-
-    /// Waits until it has printed a line that contains `text`.
-    ///
-    /// # Panics
-    /// When its output ends before.
-    #[must_use]
-    pub fn after_line(mut self, text: &str) -> Self {
-        let output = self.output.as_mut().expect("output is piped");
-        let mut line = String::new();
-        while !line.contains(text) {
-            line.clear();
-            let length = output.read_line(&mut line).unwrap_or(0);
-            assert!(length > 0, "{} ended without saying '{text}'", self.what);
-        }
-        self
-    }
-
-    /// Everything that it prints, for a reader of its own; [`finish`](Self::finish) returns nothing then.
-    ///
-    /// # Panics
-    /// When it was taken before.
-    #[must_use]
-    pub fn take_output(&mut self) -> impl Read + Send + use<> {
-        self.output.take().expect("output is taken once")
-    }
-
-    /// Whether it has ended.
-    ///
-    /// # Panics
-    /// When the system does not tell.
-    pub fn has_ended(&mut self) -> bool {
-        let ended = self.child.try_wait();
-        ended.expect("it is our child").is_some()
-    }
-
-    /// Asks it to end, by SIGINT.
-    ///
-    /// # Panics
-    /// When it has ended already.
-    pub fn interrupt(&self) {
-        let id = i32::try_from(self.child.id())
-            .ok()
-            .and_then(Pid::from_raw)
-            .expect("a child has a process id");
-        kill_process(id, Signal::INT).expect("the child was not waited for");
-    }
-
-    /// Waits for its end and returns what it printed after that.
-    ///
-    /// # Panics
-    /// When it fails, or lasts longer than `limit`.
-    pub fn finish(self, limit: Duration) -> String {
-        let what = self.what.clone();
-        let (status, text) = self.end(limit);
-        assert!(status.success(), "{what} failed ({status}): {text}");
-        text
-    }
-
-    /// The same of a program that may fail: its status comes first.
-    ///
-    /// # Panics
-    /// When it lasts longer than `limit`.
-    #[must_use]
-    pub fn end(mut self, limit: Duration) -> (ExitStatus, String) {
-        let deadline = Instant::now() + limit;
-        let output = self.output.take();
-        let reader = thread::spawn(move || {
-            let mut text = String::new();
-            if let Some(mut output) = output {
-                let _ = output.read_to_string(&mut text);
-            }
-            text
-        });
-        loop {
-            if let Some(status) = self.child.try_wait().expect("it is our child") {
-                return (status, reader.join().unwrap_or_default());
-            }
-            assert!(
-                Instant::now() < deadline,
-                "{} did not end in {limit:?}",
-                self.what
-            );
-            thread::sleep(Duration::from_millis(20));
-        }
-    }
-}
-
-impl Drop for Background {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }

@@ -1,6 +1,6 @@
 //! What happens to a card while a guest uses it.
 
-use ringwire_tests::{Guest, Wire};
+use ringwire_tests::{Card, Guest, Wire, assert_frames_add_up};
 
 use crate::guest::{boot, end, first_queue_only, streams};
 
@@ -52,4 +52,42 @@ fn channels_change_under_traffic() {
     drop(traffic);
     streams(&wire, &mut guest, 500_000);
     end(&wire, guest);
+}
+
+/// 38: its rings are the card's no more, and the VM lives. In its slot again, it is free for the next one.
+fn pulled_under_traffic(kind: Card) {
+    let wire = Wire::of(kind);
+    if kind == Card::Igb {
+        first_queue_only(&wire);
+    }
+    let mut guest = boot(&wire, ",require=zerocopy");
+    let traffic = with_traffic(&wire, &mut guest);
+    // Some are under way by then.
+    guest.ok(&format!("ping -q -c 3 -i 0.5 -W 10 {}", Wire::PEER));
+    wire.pull();
+    guest.wait_for_link(false);
+    guest.assert_idle("card pulled");
+    drop(traffic);
+    wire.put_back();
+    let log = end(&wire, guest);
+    assert_frames_add_up(&log);
+
+    if kind == Card::Igb {
+        first_queue_only(&wire);
+    }
+    let mut guest = boot(&wire, ",require=zerocopy");
+    streams(&wire, &mut guest, 500_000);
+    end(&wire, guest);
+}
+
+/// 38.
+#[test]
+fn a_card_that_is_pulled_under_traffic_is_a_link_that_is_down() {
+    pulled_under_traffic(Card::Igb);
+}
+
+/// 38.
+#[test]
+fn a_pulled_virtio_net_is_a_link_that_is_down() {
+    pulled_under_traffic(Card::VirtioNet);
 }
