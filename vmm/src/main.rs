@@ -1,5 +1,7 @@
 //! `ringwire`: the command.
 
+mod heap;
+
 use std::{
     env,
     ffi::OsString,
@@ -30,6 +32,7 @@ use vmm::{
 };
 
 fn main() -> ExitCode {
+    heap::use_one();
     // Clap itself ends with `Status::Usage`.
     let cli = Cli::parse_from(without_separator(env::args_os()));
     start_log(cli.verbose);
