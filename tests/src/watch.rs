@@ -82,9 +82,22 @@ impl Guest {
     /// When it has ended.
     #[must_use]
     pub fn resident(&self) -> u64 {
+        self.memory("VmRSS:")
+    }
+
+    /// Memory of `ringwire` that is its own, in KiB: heap, stacks and frames, not the guest's, which is shared memory.
+    ///
+    /// # Panics
+    /// When it has ended.
+    #[must_use]
+    pub fn own_memory(&self) -> u64 {
+        self.memory("RssAnon:")
+    }
+
+    fn memory(&self, field: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.id()));
         let status = status.expect("it is running");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let line = status.lines().find_map(|line| line.strip_prefix(field));
         let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
         number.expect("the kernel tells")
     }

@@ -120,3 +120,19 @@ fn rings_are_resized_in_traffic() {
     resizes(&wire, &mut guest);
     end(&wire, guest);
 }
+
+#[test]
+#[ignore = "prints figures; docs/figures.md has them, and how to run this"]
+fn measure_memory_of_resized_rings() {
+    let wire = Wire::with_queues(3);
+    let mut guest = Guest::boot(Options::new().on_with(&wire, ",queues=3"));
+    guest.ok("ethtool -L eth0 combined 3");
+    println!("at first: {} KiB of its own", guest.own_memory());
+    for times in [20, 40, 60, 80] {
+        guest.ok(
+            "for i in $(seq 10); do ethtool -G eth0 rx 256 tx 256; ethtool -G eth0 rx 1024 tx 1024; done",
+        );
+        println!("after {times} changes of all rings: {}", guest.own_memory());
+    }
+    end(&wire, guest);
+}
