@@ -44,8 +44,8 @@ fuzz: setup ## fuzz T=target (all, if it is empty) for TIME=seconds each: see do
 SEED ?=
 LAB ?=
 soak: TIME ?= 1200
-soak: setup ## hostile and Linux guests, restless interfaces, for TIME=seconds (20 minutes), at random; again with its SEED=number; LAB=1: in the lab
-	@tests/soak/soak $(TIME) "$(SEED)" $(if $(LAB),lab)
+soak: setup ## hostile and Linux guests, restless interfaces, for TIME=seconds (20 minutes), at random; again with its SEED=number; LAB=1: in the lab; CARDS=1: on its cards
+	@tests/soak/soak $(TIME) "$(SEED)" $(if $(CARDS),cards,$(if $(LAB),lab))
 
 guest-kernel: build ## build the guest kernel of kernel-configs/ and boot it (about 15 minutes)
 	@tests/guest/make-kernel

@@ -10,7 +10,6 @@ use crate::{
     process::Ending,
     random::Random,
     resident::Resident,
-    setting::QUEUES,
     station::Station,
 };
 
@@ -48,7 +47,7 @@ pub(crate) enum Event {
     PowerOff,
     /// The interface is moved to another namespace and back; a new process.
     Move,
-    /// The interface is deleted and made again; a new process.
+    /// The interface is deleted and made again, or the card pulled and put back; a new process.
     Delete,
 }
 
@@ -115,6 +114,9 @@ impl Event {
         let mtu = random.one_of([576, 1400, 1501, 3000]);
         let count = random.one_of([1, 2]);
         let all = R::channels(&station.setting);
+        let channels =
+            |count| format!("ethtool -L {NEAR} {}", station.setting.link.channels(count));
+        let (fewer, back) = (channels(count), channels(all));
         let link = |action: &str| format!("ip link set {action}");
         match self {
             Self::Flap => there_and_back(
@@ -129,12 +131,7 @@ impl Event {
                 &link(&format!("{NEAR} mtu {mtu}")),
                 &link(&format!("{NEAR} mtu {MTU}")),
             ),
-            Self::Channels => there_and_back(
-                station,
-                pause,
-                &format!("ethtool -L {NEAR} rx {count} tx {count}"),
-                &format!("ethtool -L {NEAR} rx {all} tx {all}"),
-            ),
+            Self::Channels => there_and_back(station, pause, &fewer, &back),
             Self::Rename => there_and_back(
                 station,
                 pause,
@@ -172,9 +169,10 @@ impl Event {
                 Ok(())
             }),
             Self::Delete => station.replace(Ending::Terminate, random, |station| {
-                station.near(&format!("ip link delete {NEAR}"));
+                let link = station.setting.link;
+                link.cut(&station.wire);
                 station.watch(pause)?;
-                station.wire.lay(QUEUES);
+                link.mend(&station.wire);
                 Ok(())
             }),
             _ => station.replace(Ending::Terminate, random, |_| Ok(())),

@@ -13,6 +13,7 @@ mod bare;
 mod costs;
 mod end;
 mod event;
+mod link;
 mod linux;
 mod plan;
 mod problem;
@@ -31,9 +32,10 @@ use std::{
 };
 
 use clap::Parser;
-use ringwire_tests::Wire;
+use ringwire_tests::{Card, Wire};
 
 use bare::Bare;
+use link::Link;
 use linux::Linux;
 use plan::{Place, Plan};
 use problem::{Outcome, Problem, wrong};
@@ -57,6 +59,9 @@ struct Options {
     /// Linux guests, the same; KVM must boot Linux, and the variables of build/system-tests.env be set
     #[arg(long, value_name = "COUNT", default_value_t = 0)]
     linux: u32,
+    /// Two more of those on the lab's cards with zero-copy: one process from start to end on igb, others on virtio-net
+    #[arg(long)]
+    cards: bool,
     /// The ringwire program
     #[arg(long, value_name = "FILE")]
     ringwire: PathBuf,
@@ -99,7 +104,7 @@ fn soak(options: &Options, seed: u64) -> Outcome {
         verbose: options.verbose,
     };
     println!("{}", table::head());
-    let verdicts = stations(&plan, options.bare, options.linux)?;
+    let verdicts = stations(&plan, &places(options))?;
     println!();
     for verdict in verdicts {
         println!("verdict: {verdict}");
@@ -116,19 +121,38 @@ fn soak(options: &Options, seed: u64) -> Outcome {
     Ok(())
 }
 
+/// Where all of them live.
+fn places(options: &Options) -> Vec<Place> {
+    let some = |linux, count| (0..count).map(move |it| (linux, Link::Veth, it == 0));
+    let cards = [Card::Igb, Card::VirtioNet].map(|it| (true, Link::Cards(it), it == Card::Igb));
+    let cards = cards.into_iter().filter(|_| options.cards);
+    let all = some(false, options.bare)
+        .chain(some(true, options.linux))
+        .chain(cards);
+    let numbered = (0..).zip(all).map(|(number, (linux, link, lasts))| Place {
+        number,
+        linux,
+        link,
+        lasts,
+    });
+    numbered.collect()
+}
+
 /// All stations at once, to their ends; the verdicts on those that last.
-fn stations(plan: &Plan, bare: u32, linux: u32) -> Outcome<Vec<String>> {
-    let places = |from: u32, count: u32| {
-        (0..count).map(move |it| Place {
-            number: from + it,
-            lasts: it == 0,
-        })
+fn stations(plan: &Plan, places: &[Place]) -> Outcome<Vec<String>> {
+    let soak = |place: Place| {
+        if place.linux {
+            plan.soak::<Linux>(place)
+        } else {
+            plan.soak::<Bare>(place)
+        }
     };
     let outcomes: Vec<_> = thread::scope(|scope| {
-        let bare_ones = places(0, bare).map(|it| scope.spawn(move || plan.soak::<Bare>(it)));
-        let linux_ones = places(bare, linux).map(|it| scope.spawn(move || plan.soak::<Linux>(it)));
         // Collected first: all are to be started before one is waited for.
-        let all: Vec<_> = bare_ones.chain(linux_ones).collect();
+        let all: Vec<_> = places
+            .iter()
+            .map(|&it| scope.spawn(move || soak(it)))
+            .collect();
         all.into_iter()
             .map(thread::ScopedJoinHandle::join)
             .collect()

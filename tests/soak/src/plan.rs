@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use crate::{
     end,
     event::Event,
+    link::Link,
     problem::{Outcome, Problem},
     process::Ending,
     random::Random,
@@ -31,6 +32,9 @@ pub(crate) struct Plan {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) number: u32,
+    /// A Linux guest, or else a bare one.
+    pub(crate) linux: bool,
+    pub(crate) link: Link,
     /// Its process lives from start to end.
     pub(crate) lasts: bool,
 }
@@ -53,9 +57,9 @@ impl Plan {
     fn run<R: Resident>(&self, place: Place) -> Outcome<Option<String>> {
         let mut random = Random::new(self.seed.wrapping_add(place.number.into()));
         let setting = if place.lasts {
-            Setting::lasting()
+            Setting::lasting(place.link)
         } else {
-            Setting::random(&mut random, self.programs.metadata)
+            Setting::random(&mut random, place.link, self.programs.metadata)
         };
         let mut station = Station::<R>::start(&self.programs, setting, &mut random)?;
         let (mut next_line, mut events) = (self.period, 0);

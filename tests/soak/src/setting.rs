@@ -2,10 +2,7 @@
 
 use std::fs;
 
-use crate::random::Random;
-
-/// Queues of the interfaces at both ends of a wire: the most that a netdev can have.
-pub(crate) const QUEUES: u32 = 3;
+use crate::{link::Link, random::Random};
 
 /// Frames of a queue pair if nothing is said.
 const FRAMES: u64 = 4096;
@@ -13,6 +10,8 @@ const FRAMES: u64 = 4096;
 /// Options of one process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Setting {
+    /// What it is on.
+    pub(crate) link: Link,
     /// Queue pairs.
     pub(crate) queues: u32,
     /// Frames of all of them together.
@@ -31,11 +30,17 @@ pub(crate) struct Setting {
 
 impl Setting {
     /// Of a process that lasts: all that can be in use is.
-    pub(crate) fn lasting() -> Self {
+    pub(crate) fn lasting(link: Link) -> Self {
+        let queues = link.queues();
+        let required = match link {
+            Link::Veth => "",
+            Link::Cards(_) => ",require=zerocopy",
+        };
         Self {
-            queues: QUEUES,
-            frames: u64::from(QUEUES) * FRAMES,
-            netdev: format!(",queues={QUEUES}"),
+            link,
+            queues,
+            frames: u64::from(queues) * FRAMES,
+            netdev: format!(",queues={queues}{required}"),
             device: "",
             pci: true,
             huge: false,
@@ -43,9 +48,10 @@ impl Setting {
         }
     }
 
-    /// Of any other; `metadata`: the kernel takes `tx-metadata=on`.
-    pub(crate) fn random(random: &mut Random, metadata: bool) -> Self {
-        let queues = random.one_of([1, 2, QUEUES]);
+    /// Of any other; `metadata`: the kernel takes `tx-metadata=on` on a veth pair, as no driver of the lab's cards does.
+    pub(crate) fn random(random: &mut Random, link: Link, metadata: bool) -> Self {
+        let metadata = metadata && link == Link::Veth;
+        let queues = random.one_of([1, 2, 3]).min(link.queues());
         let mode = random.one_of(["", ",mode=native", ",mode=skb"]);
         let (each, frames) = random.one_of([(FRAMES, ""), (512, ",frames=512")]);
         let poll = random.one_of(["", "", ",busy-poll=0", ",busy-poll=20"]);
@@ -64,6 +70,7 @@ impl Setting {
             ",tso=off,uso=off,gro=off",
         ]);
         Self {
+            link,
             queues,
             frames: u64::from(queues) * each,
             netdev: format!(",queues={queues}{mode}{frames}{poll}{copy}{sums}"),
@@ -121,13 +128,13 @@ mod tests {
         let mut random = Random::new(1);
         let mut seen = 0;
         for _ in 0..2000 {
-            let setting = Setting::random(&mut random, true);
+            let setting = Setting::random(&mut random, Link::Veth, true);
             let in_place = setting.netdev.contains("zero-copy-tx=on");
             let metadata = setting.netdev.contains("tx-metadata=on");
             assert!(!(in_place && (metadata || setting.huge)), "{setting:?}");
             assert_eq!(setting.frames % u64::from(setting.queues), 0);
             seen += u32::from(metadata);
-            let without = Setting::random(&mut random, false);
+            let without = Setting::random(&mut random, Link::Veth, false);
             assert!(!without.netdev.contains("tx-metadata=on"));
         }
         assert!(seen > 100);

@@ -16,7 +16,7 @@ use crate::{
     process::{self, Ending, judge_end},
     random::Random,
     resident::{Programs, Resident, Tally},
-    setting::{QUEUES, Setting},
+    setting::Setting,
 };
 
 /// Longer than anything takes on a busy machine.
@@ -48,7 +48,7 @@ impl<R: Resident> Station<R> {
         setting: Setting,
         random: &mut Random,
     ) -> Outcome<Self> {
-        let wire = Arc::new(Wire::with_queues(QUEUES));
+        let wire = setting.link.lay();
         let resident = R::start(programs, &wire, &setting, random)?;
         Ok(Self {
             programs: programs.clone(),
@@ -117,7 +117,7 @@ impl<R: Resident> Station<R> {
         // The interface must be free: the old one has to be gone before the new one starts.
         self.end(ending)?;
         self.before += self.resident.tally();
-        self.setting = Setting::random(random, self.programs.metadata);
+        self.setting = Setting::random(random, self.setting.link, self.programs.metadata);
         self.resident = R::start(&self.programs, &self.wire, &self.setting, random)?;
         self.costs.restart();
         Ok(())

@@ -57,11 +57,12 @@ pub(crate) fn line<R: Resident>(
         ("no", "-".to_owned())
     };
     format!(
-        "| {}:{:02} | {} {} | {counts} | {} | {lasts} | {verdict} |",
+        "| {}:{:02} | {} {}{} | {counts} | {} | {lasts} | {verdict} |",
         seconds / 60,
         seconds % 60,
         R::NAME,
         place.number,
+        place.link.name(),
         station.costs.cells().join(" | ")
     )
 }

@@ -17,7 +17,7 @@ use crate::{
     process::Ending,
     random::Random,
     resident::{Programs, Resident, Tally},
-    setting::{QUEUES, Setting},
+    setting::Setting,
     station::{PATIENCE, Station},
 };
 
@@ -39,8 +39,8 @@ impl Resident for Bare {
     const POWERS_OFF: bool = false;
 
     /// The reflector sends by its first one, whatever the near end opens.
-    fn channels(_: &Setting) -> u32 {
-        QUEUES
+    fn channels(setting: &Setting) -> u32 {
+        setting.link.queues()
     }
 
     fn start(

@@ -4,15 +4,13 @@ mod boot;
 mod card;
 mod flow;
 
-use std::{
-    process::{Command, ExitStatus},
-    sync::Arc,
-};
+use std::{process::ExitStatus, sync::Arc};
 
 use ringwire_tests::{Guest, Wire};
 
 use crate::{
-    problem::{Outcome, Problem, wrong},
+    link::Link,
+    problem::{Outcome, wrong},
     process::Ending,
     random::Random,
     resident::{Programs, Resident, Tally},
@@ -66,16 +64,6 @@ impl Linux {
     }
 }
 
-/// How many queues an interface has. Fails if it has as many, so what comes of it is not looked at.
-fn set_channels(mut ethtool: Command, interface: &str, count: u32) -> Outcome {
-    let count = count.to_string();
-    let output = ethtool
-        .args(["-L", interface, "rx", &count, "tx", &count])
-        .output();
-    output.map_err(Problem::system("run ethtool"))?;
-    Ok(())
-}
-
 impl Resident for Linux {
     const NAME: &'static str = "Linux";
     const POWERS_OFF: bool = true;
@@ -86,29 +74,28 @@ impl Resident for Linux {
     }
 
     fn start(_: &Programs, wire: &Arc<Wire>, setting: &Setting, _: &mut Random) -> Outcome<Self> {
-        let count = Self::channels(setting);
-        set_channels(wire.vmm_command("ethtool".as_ref()), Wire::IFNAME, count)?;
-        set_channels(
-            wire.peer_command("ethtool".as_ref()),
-            Wire::PEER_IFNAME,
-            count,
-        )?;
-        // Native mode switches them off by itself.
-        let large = if setting.loses_large_frames() {
-            "off"
-        } else {
-            "on"
-        };
-        wire.far(&format!(
-            "ethtool -K {} tso {large} gso {large}",
-            Wire::PEER_IFNAME
-        ));
+        let link = setting.link;
+        link.set_channels(wire, Self::channels(setting))?;
+        if link == Link::Veth {
+            // Native mode switches them off by itself.
+            let large = if setting.loses_large_frames() {
+                "off"
+            } else {
+                "on"
+            };
+            wire.far(&format!(
+                "ethtool -K {} tso {large} gso {large}",
+                Wire::PEER_IFNAME
+            ));
+        }
         let mut linux = Self {
             guest: boot::boot(wire, setting),
             flows: Vec::new(),
             port: PORTS.start,
             tally: Tally::default(),
         };
+        // The program made cards negotiate once more.
+        wire.wait_for_carrier();
         // At first Linux uses one for each CPU.
         linux.ok(&format!("ethtool -L eth0 combined {}", setting.queues))?;
         Ok(linux)
