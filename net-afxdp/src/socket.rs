@@ -11,6 +11,7 @@ use std::{
 };
 
 use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
     net::{AddressFamily, SocketFlags, SocketType},
 };
@@ -180,6 +181,10 @@ pub(crate) trait Kernel {
     /// # Errors
     /// The system's.
     fn kick_rx(&self) -> Result<(), Errno>;
+
+    /// Wakes the card's driver, as [`kick_tx`](Self::kick_tx) does too, but for a socket that prefers busy polling: there
+    /// that one polls the card's receive side instead (net/xdp/xsk.c, `xsk_no_wakeup`).
+    fn wake_driver(&self);
 }
 
 impl Kernel for Handle {
@@ -190,6 +195,14 @@ impl Kernel for Handle {
     fn kick_rx(&self) -> Result<(), Errno> {
         let nothing = &mut [0u8; 0];
         rustix::net::recv(self, nothing, rustix::net::RecvFlags::DONTWAIT).map(drop)
+    }
+
+    fn wake_driver(&self) {
+        // `xsk_poll` does it whatever is asked for. Without memory for the call, the next flush tries again.
+        let _ = poll(
+            &mut [PollFd::new(self, PollFlags::OUT)],
+            Some(&Timespec::default()),
+        );
     }
 }
 

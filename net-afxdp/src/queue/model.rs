@@ -40,6 +40,8 @@ pub(super) enum Luck {
     Refused(Errno),
     /// Descriptors are taken, and completed when the test says so.
     Slow,
+    /// Nothing happens until the driver is woken.
+    Apart,
 }
 
 /// The kernel, as the rings see it; the test has another handle on it.
@@ -166,6 +168,7 @@ impl Kernel for Model {
                 Err(Errno::BUSY)
             }
             Luck::Refused(error) => Err(error),
+            Luck::Apart => Ok(()),
             Luck::Slow => {
                 state.transmit(8);
                 Ok(())
@@ -176,6 +179,13 @@ impl Kernel for Model {
     fn kick_rx(&self) -> Result<(), Errno> {
         self.0.borrow_mut().kicks += 1;
         Ok(())
+    }
+
+    fn wake_driver(&self) {
+        let mut state = self.0.borrow_mut();
+        state.kicks += 1;
+        state.transmit(u32::MAX);
+        state.complete(u32::MAX);
     }
 }
 

@@ -281,6 +281,10 @@ impl<K: Kernel> Path<K> {
             | Err(Errno::AGAIN | Errno::BUSY | Errno::NOBUFS | Errno::NOMEM | Errno::INTR)
                 if zero_copy =>
             {
+                // Most drivers send when their receive side is polled. Where transmit is apart, nothing was done.
+                if self.busy_poll && after.0 != 0 {
+                    self.socket.rings.kernel.wake_driver();
+                }
                 Ok(Kick::Driver)
             }
             Ok(()) | Err(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM | Errno::INTR)

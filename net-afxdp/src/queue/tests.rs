@@ -186,6 +186,25 @@ fn no_kick_goes_on_for_ever() {
 }
 
 #[test]
+fn a_polled_card_whose_transmit_side_is_apart_is_woken() {
+    let (mut path, model) = queue(FRAMES, limits(), 0);
+    path.socket.zero_copy = true;
+    path.busy_poll = true;
+    for (luck, kicks) in [(Luck::Apart, 2), (Luck::Good, 1)] {
+        model.0.borrow_mut().luck = luck;
+        model.0.borrow_mut().kicks = 0;
+        for number in 0..10 {
+            send(&mut path, &frame(number, 60)).unwrap();
+        }
+        path.flush().unwrap();
+        assert_eq!(path.unsent(), 0, "{luck:?}");
+        assert_eq!(model.0.borrow().kicks, kicks, "{luck:?}");
+        path.reap();
+        check(&path, &model);
+    }
+}
+
+#[test]
 fn metadata_goes_with_the_first_chunk_of_the_frames_that_ask_for_it() {
     let (mut path, model) = queue_with_metadata(FRAMES, u32::MAX - 3);
     let request = ChecksumRequest {

@@ -80,6 +80,15 @@ fn what_a_guest_sends_and_receives_is_right() {
 }
 
 #[test]
+fn a_guest_that_polls_its_card() {
+    let wire = Wire::of_cards();
+    first_queue_only(&wire);
+    let mut guest = boot(&wire, ",require=zerocopy,busy-poll=20");
+    streams(&wire, &mut guest, 500_000);
+    end(&wire, guest);
+}
+
+#[test]
 fn two_queues_both_carry_flows() {
     let wire = Wire::of_cards();
     let mut guest = boot(&wire, ",require=zerocopy,queues=2");

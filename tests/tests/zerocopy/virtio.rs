@@ -72,6 +72,16 @@ fn a_guest_on_virtio_net() {
     end(&wire, guest);
 }
 
+/// The kernel wakes no driver for a socket that prefers to poll, and this one's transmit side is not where its receive
+/// side is polled.
+#[test]
+fn a_guest_that_polls_virtio_net() {
+    let wire = Wire::of(Card::VirtioNet);
+    let mut guest = boot(&wire, ",require=zerocopy,busy-poll=20");
+    streams(&wire, &mut guest, 500_000);
+    end(&wire, guest);
+}
+
 /// No driver that the lab has takes frames of several chunks in zero-copy mode: they are copied, unless zero-copy is
 /// required, which limits the MTU.
 #[test]

@@ -95,7 +95,7 @@ pub(super) const COMMON: &[Call] = &[
     call(SYS_futex, "locks, channels, joining threads"),
     call(
         SYS_ppoll,
-        "waiting for a slow standard output or error, or for the console's input",
+        "waiting for a slow standard output or error, or for the console's input; waking a card's driver that is polled (busy-poll=)",
     ),
     call(
         SYS_restart_syscall,
