@@ -1,12 +1,17 @@
 //! Power-off and reset, as stock kernels ask for them.
 //!
-//! - [`AcpiPower`]: the sleep control, sleep status and reset registers of hardware-reduced ACPI
-//!   (ACPI 6.5, sections 4.8.3.6, 4.8.3.7), three I/O ports that the FADT names.
-//! - [`KeyboardReset`]: the 8042's "pulse the reset line" command, for kernels without ACPI.
+//! - [`AcpiPower`]: ACPI's fixed registers (ACPI 6.5, 4.8.3): the PM1 event and control registers, of which a
+//!   guest powers off by the second, and the PM timer. Where QEMU's PC has them.
+//! - [`ResetControl`]: the reset control register of a PC's chipset, port 0xcf9, which is also ACPI's.
+//! - [`KeyboardReset`]: the 8042's "pulse the reset line" command, for kernels that know neither.
 
 use std::fmt;
 
 use crate::bus::BusDevice;
+
+mod timer;
+
+use timer::PmTimer;
 
 /// What the guest asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,53 +25,93 @@ pub enum PowerEvent {
 /// Called on a vCPU thread, once a request; must not block.
 pub type PowerHandler = Box<dyn Fn(PowerEvent) + Send>;
 
-/// Sleep control, sleep status and reset registers: one byte each.
+/// The PM1 registers and the PM timer. No fixed event ever happens, so nothing raises ACPI's interrupt.
 pub struct AcpiPower {
     on_event: PowerHandler,
+    /// PM1 enable, which only has to read back.
+    enable: [u8; 2],
+    /// SLP_TYP and what else the guest wrote to the upper half of PM1 control.
+    control: u8,
+    timer: PmTimer,
 }
 
 impl AcpiPower {
     /// Size in bytes of the register block.
-    pub const SIZE: u64 = 3;
-    /// Offset of the sleep control register.
-    pub const SLEEP_CONTROL: u64 = 0;
-    /// Offset of the sleep status register.
-    pub const SLEEP_STATUS: u64 = 1;
-    /// Offset of the reset register.
-    pub const RESET: u64 = 2;
-    /// What to write to the reset register.
-    pub const RESET_VALUE: u8 = 1;
-    /// SLP_TYP of S5: what the `_S5` package of the DSDT says.
-    pub const S5_SLEEP_TYPE: u8 = 5;
+    pub const SIZE: u64 = 12;
+    /// Offset of PM1a_EVT_BLK: status and enable register, 4 bytes.
+    pub const EVENT: u64 = 0;
+    /// Offset of PM1a_CNT_BLK, 2 bytes.
+    pub const CONTROL: u64 = 4;
+    /// Offset of PM_TMR_BLK, 4 bytes.
+    pub const TIMER: u64 = 8;
+    /// SLP_TYP of S5: what the `_S5` package of the DSDT says. QEMU's value, which small kernels write
+    /// without a look at the tables.
+    pub const S5_SLEEP_TYPE: u8 = 0;
 
-    /// SLP_TYPx, bits 2 to 4 of sleep control.
+    /// SCI_EN, in the lower half of PM1 control: there is no mode but ACPI's.
+    const SCI_ENABLE: u8 = 1 << 0;
+    /// SLP_TYPx, bits 10 to 12 of PM1 control, as they are in its upper half.
     const SLEEP_TYPE_SHIFT: u8 = 2;
     const SLEEP_TYPE_MASK: u8 = 7;
-    /// SLP_EN of sleep control.
+    /// SLP_EN, bit 13: it reads as zero.
     const SLEEP_ENABLE: u8 = 1 << 5;
 
     /// The registers; `on_event` hears what they are told.
     pub fn new(on_event: PowerHandler) -> Self {
-        Self { on_event }
+        Self {
+            on_event,
+            enable: [0; 2],
+            control: 0,
+            timer: PmTimer::new(),
+        }
     }
 
-    fn write_register(&self, register: u64, value: u8) {
-        let sleep_type = (value >> Self::SLEEP_TYPE_SHIFT) & Self::SLEEP_TYPE_MASK;
+    fn write_register(&mut self, register: u64, value: u8) {
         match register {
-            Self::SLEEP_CONTROL
-                if value & Self::SLEEP_ENABLE != 0 && sleep_type == Self::S5_SLEEP_TYPE =>
-            {
-                (self.on_event)(PowerEvent::Off);
-            }
-            Self::RESET if value == Self::RESET_VALUE => (self.on_event)(PowerEvent::Reset),
-            // Other sleep states are not offered, and WAK_STS has nothing to clear.
+            // The status register before it has nothing to clear.
+            2 => self.enable[0] = value,
+            3 => self.enable[1] = value,
+            // BM_RLD and GBL_RLS: there is neither bus master nor firmware to tell.
+            Self::CONTROL => {}
+            5 => self.write_sleep(value),
             _ => {}
+        }
+    }
+
+    fn write_sleep(&mut self, value: u8) {
+        self.control = value & !Self::SLEEP_ENABLE;
+        let sleep_type = value >> Self::SLEEP_TYPE_SHIFT & Self::SLEEP_TYPE_MASK;
+        // Other sleep states are not offered.
+        if value & Self::SLEEP_ENABLE != 0 && sleep_type == Self::S5_SLEEP_TYPE {
+            (self.on_event)(PowerEvent::Off);
         }
     }
 }
 
 impl BusDevice for AcpiPower {
-    fn read(&mut self, _offset: u64, _data: &mut [u8]) {}
+    fn read(&mut self, offset: u64, data: &mut [u8]) {
+        let [a, b] = self.enable;
+        let [t0, t1, t2, t3] = self.timer.value().to_le_bytes();
+        let registers = [
+            0,
+            0,
+            a,
+            b,
+            Self::SCI_ENABLE,
+            self.control,
+            0,
+            0,
+            t0,
+            t1,
+            t2,
+            t3,
+        ];
+        let start = usize::try_from(offset).unwrap_or(usize::MAX);
+        let registers = registers.get(start..).unwrap_or_default();
+        for (byte, register) in data.iter_mut().zip(registers) {
+            *byte = *register;
+        }
+    }
 
     fn write(&mut self, offset: u64, data: &[u8]) {
         for (&value, i) in data.iter().zip(0u64..) {
@@ -81,10 +126,53 @@ impl fmt::Debug for AcpiPower {
     }
 }
 
+/// The reset control register (RST_CNT of Intel's chipsets since the PIIX3).
+pub struct ResetControl {
+    on_event: PowerHandler,
+    value: u8,
+}
+
+impl ResetControl {
+    /// Size in bytes of the register.
+    pub const SIZE: u64 = 1;
+    /// What to write to it: a hard reset (SYS_RST), now (RST_CPU).
+    pub const RESET_VALUE: u8 = 1 << 1 | Self::RESET_CPU;
+    const RESET_CPU: u8 = 1 << 2;
+
+    /// The register; `on_event` hears the reset.
+    pub fn new(on_event: PowerHandler) -> Self {
+        Self { on_event, value: 0 }
+    }
+}
+
+impl BusDevice for ResetControl {
+    fn read(&mut self, _offset: u64, data: &mut [u8]) {
+        if let Some(byte) = data.first_mut() {
+            *byte = self.value;
+        }
+    }
+
+    fn write(&mut self, _offset: u64, data: &[u8]) {
+        let Some(&value) = data.first() else { return };
+        self.value = value & !Self::RESET_CPU;
+        if value & Self::RESET_CPU != 0 {
+            (self.on_event)(PowerEvent::Reset);
+        }
+    }
+}
+
+impl fmt::Debug for ResetControl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ResetControl")
+    }
+}
+
 /// Port 0x64 of a keyboard controller that has no keyboard: only its reset line is there.
 ///
-/// Reads give 0 ("input buffer empty"), so that a kernel that waits for that before the reset
-/// command does not wait long.
+/// Its status always says that the input buffer is empty, so that a kernel that waits for that before the
+/// reset command does not wait, and that the output buffer is full. So a kernel that looks for a controller by
+/// emptying that (Linux does, without ACPI, which says that there is none) gives up at once, and not after the time that
+/// an answer may take.
 pub struct KeyboardReset {
     on_event: PowerHandler,
 }
@@ -92,6 +180,8 @@ pub struct KeyboardReset {
 impl KeyboardReset {
     /// The command that pulses output bit 0, the reset line.
     const PULSE_RESET: u8 = 0xfe;
+    /// The status: OBF, and not IBF.
+    const OUTPUT_FULL: u8 = 1 << 0;
 
     /// The port; `on_event` hears the reset.
     pub fn new(on_event: PowerHandler) -> Self {
@@ -100,7 +190,11 @@ impl KeyboardReset {
 }
 
 impl BusDevice for KeyboardReset {
-    fn read(&mut self, _offset: u64, _data: &mut [u8]) {}
+    fn read(&mut self, _offset: u64, data: &mut [u8]) {
+        if let Some(status) = data.first_mut() {
+            *status = Self::OUTPUT_FULL;
+        }
+    }
 
     fn write(&mut self, offset: u64, data: &[u8]) {
         if offset == 0 && data == [Self::PULSE_RESET] {
@@ -116,51 +210,4 @@ impl fmt::Debug for KeyboardReset {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::mpsc::{Receiver, channel};
-
-    use super::*;
-
-    fn handler() -> (PowerHandler, Receiver<PowerEvent>) {
-        let (tx, rx) = channel();
-        (Box::new(move |event| tx.send(event).unwrap()), rx)
-    }
-
-    #[test]
-    fn only_s5_with_sleep_enable_powers_off() {
-        let (on_event, events) = handler();
-        let mut power = AcpiPower::new(on_event);
-        for value in 0..=u8::MAX {
-            power.write(AcpiPower::SLEEP_CONTROL, &[value]);
-            let off = value & 0x20 != 0 && (value >> 2) & 7 == 5;
-            assert_eq!(events.try_recv().ok(), off.then_some(PowerEvent::Off));
-        }
-        power.write(AcpiPower::SLEEP_STATUS, &[0x80]);
-        assert!(events.try_recv().is_err());
-    }
-
-    #[test]
-    fn the_reset_register_takes_its_value_only() {
-        let (on_event, events) = handler();
-        let mut power = AcpiPower::new(on_event);
-        power.write(AcpiPower::RESET, &[0]);
-        power.write(AcpiPower::RESET, &[0xff]);
-        assert!(events.try_recv().is_err());
-        power.write(AcpiPower::RESET, &[AcpiPower::RESET_VALUE]);
-        assert_eq!(events.try_recv(), Ok(PowerEvent::Reset));
-        let mut status = [0];
-        power.read(AcpiPower::SLEEP_STATUS, &mut status);
-        assert_eq!(status, [0]);
-    }
-
-    #[test]
-    fn the_keyboard_controller_resets() {
-        let (on_event, events) = handler();
-        let mut keyboard = KeyboardReset::new(on_event);
-        keyboard.write(0, &[0xd1]);
-        keyboard.write(0, &[0xfe, 0]);
-        assert!(events.try_recv().is_err());
-        keyboard.write(0, &[0xfe]);
-        assert_eq!(events.try_recv(), Ok(PowerEvent::Reset));
-    }
-}
+mod tests;

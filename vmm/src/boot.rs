@@ -102,8 +102,8 @@ struct Placed {
 
 /// Real-mode code at the reset vector: mov al, 0xfe; out 0x64, al; hlt; jmp to the hlt.
 ///
-/// A kernel that has nothing better resets by jumping to the BIOS (Linux does on hardware-reduced
-/// ACPI without EFI). There is none, so this passes it on to the keyboard controller.
+/// A kernel that has nothing better resets by jumping to the BIOS (Linux does with `reboot=b`). There is
+/// none, so this passes it on to the keyboard controller.
 const RESET_CODE: [u8; 7] = [0xb0, 0xfe, 0xe6, 0x64, 0xf4, 0xeb, 0xfd];
 
 /// Fills guest memory; returns how to enter the kernel.

@@ -14,7 +14,7 @@ use devices::{
     GuestRam,
     bus::{BusError, SharedDevice},
     placement::Placement,
-    power::{AcpiPower, KeyboardReset, PowerEvent, PowerHandler},
+    power::{AcpiPower, KeyboardReset, PowerEvent, PowerHandler, ResetControl},
     pvpanic::{PanicEvent, PvPanic},
     serial::{SERIAL_SIZE, SerialPort},
 };
@@ -34,12 +34,16 @@ use crate::{
     network::NetworkError,
     pci::PciHostError,
     terminal,
-    vcpu::{self, Buses, Vcpu},
+    vcpu::{self, Buses, HaltWatch, Vcpu},
     vm::Vm,
     x86_64::{
         acpi::{self, AcpiError, Platform},
         cpuid::{self, Topology},
-        layout::{self, COM1_IRQ, COM1_PORT, KEYBOARD_PORT, POWER_PORT, PVPANIC_PORT, VirtioSlot},
+        layout::{
+            self, COM1_IRQ, COM1_PORT, KEYBOARD_PORT, POWER_PORT, PVPANIC_PORT, RESET_PORT,
+            VirtioSlot,
+        },
+        mp_table::{self, MpTableError},
         registers::{self, Entry, RegisterError},
     },
 };
@@ -66,6 +70,9 @@ pub enum BuildError {
     /// ACPI tables
     #[error(transparent)]
     Acpi(#[from] AcpiError),
+    /// MultiProcessor table
+    #[error(transparent)]
+    MpTable(#[from] MpTableError),
     /// the PCI bus
     #[error(transparent)]
     Pci(#[from] PciHostError),
@@ -124,6 +131,9 @@ pub(crate) fn build(config: &VmConfig) -> Result<Vm, BuildError> {
     let ram = memory::allocate(config.memory, config.hugepages)?;
     let vm = Arc::new(kvm::create_vm(&kvm, &ram)?);
     kvm::create_interrupt_controllers(&vm)?;
+    if let Err(why) = kvm::create_timer(&vm) {
+        tracing::info!("{why}: guests without KVM's clock may not start");
+    }
     let confinement = Arc::<Confinement>::default();
     let mut machine = Machine {
         config,
@@ -183,11 +193,16 @@ impl Machine<'_> {
                 tracing::info!("the guest's kernel crashed and runs its crash kernel");
             }
         }));
-        let devices: [(u16, u64, SharedDevice); 3] = [
+        let devices: [(u16, u64, SharedDevice); 4] = [
             (
                 POWER_PORT,
                 AcpiPower::SIZE,
                 Arc::new(Mutex::new(AcpiPower::new(on_power(&self.exit)))),
+            ),
+            (
+                RESET_PORT,
+                ResetControl::SIZE,
+                Arc::new(Mutex::new(ResetControl::new(on_power(&self.exit)))),
             ),
             (
                 KEYBOARD_PORT,
@@ -260,6 +275,8 @@ impl Machine<'_> {
         } else {
             (Some(acpi::write(&self.ram, platform)?), &[][..])
         };
+        // Whatever the user says of ACPI: a kernel may also be told not to use it for interrupts only.
+        mp_table::write(&self.ram, platform.cpus)?;
         let cmdline = Cmdline::new(user, console, described);
         let source = BootSource {
             kernel: &self.config.kernel,
@@ -277,12 +294,18 @@ impl Machine<'_> {
     }
 
     /// vCPUs with their CPUID; the first one at the kernel's entry, the others waiting for it.
-    fn add_vcpus(&self, entry: Entry, buses: &Arc<Buses>) -> Result<Vec<Vcpu>, BuildError> {
+    fn add_vcpus(
+        &self,
+        entry: Entry,
+        buses: &Arc<Buses>,
+        halt: Option<&Arc<HaltWatch>>,
+    ) -> Result<Vec<Vcpu>, BuildError> {
         let supported = self
             .kvm
             .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
             .map_err(KvmError::call("tell the CPUID that it supports"))?;
-        let tsc_deadline = self.kvm.check_extension(Cap::TscDeadlineTimer);
+        let tsc_deadline = self.kvm.check_extension(Cap::TscDeadlineTimer)
+            && !cmdline::apic_timer_is_off(&self.config.cmdline);
         let cpus = self.cpus();
         let mut vcpus = Vec::new();
         for index in 0..cpus {
@@ -295,7 +318,8 @@ impl Machine<'_> {
                 cpus,
                 tsc_deadline,
             };
-            let cpuid = cpuid::adapt(&supported, topology);
+            let mut cpuid = cpuid::adapt(&supported, topology);
+            cpuid::tell_frequencies(&mut cpuid, fd.get_tsc_khz().unwrap_or_default());
             fd.set_cpuid2(&cpuid)
                 .map_err(KvmError::call("set a vCPU's CPUID"))?;
             registers::set_extended_state(&fd, &cpuid)?;
@@ -308,6 +332,7 @@ impl Machine<'_> {
                 fd,
                 buses: buses.clone(),
                 exit: self.exit.clone(),
+                halt: halt.cloned(),
             });
         }
         Ok(vcpus)
@@ -321,7 +346,10 @@ impl Machine<'_> {
     ) -> Result<Vm, BuildError> {
         vcpu::install_kick_handler().map_err(system("install a signal handler"))?;
         let buses = Arc::new(std::mem::take(&mut self.buses));
-        let vcpus = self.add_vcpus(entry, &buses)?;
+        // Who has ACPI powers off by it, and what halts then may mean to.
+        let halt = cmdline::acpi_is_off(&self.config.cmdline);
+        let halt = halt.then(|| Arc::new(HaltWatch::new(self.cpus())));
+        let vcpus = self.add_vcpus(entry, &buses, halt.as_ref())?;
         Ok(Vm {
             vcpus,
             input,
@@ -333,6 +361,7 @@ impl Machine<'_> {
             confinement: self.confinement,
             transports: devices.transports,
             networks: devices.networks,
+            halt,
             _vm: self.vm,
             _ram: self.ram,
         })

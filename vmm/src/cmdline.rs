@@ -27,8 +27,8 @@ pub enum CmdlineError {
 
 /// What is always put before the user's text.
 ///
-/// A reboot goes by ACPI's reset register, which Linux does not try first on a hardware-reduced
-/// platform; a panic reboots at once, which ends the process: nobody would look at a dead guest.
+/// A reboot goes by ACPI's reset register; a panic reboots at once, which ends the process: nobody
+/// would look at a dead guest.
 const DEFAULT: &str = "reboot=acpi panic=-1";
 
 /// With a serial console.
@@ -43,9 +43,21 @@ pub struct Cmdline {
 
 /// Whether the user's text switches ACPI off, so that devices must be described otherwise.
 pub fn acpi_is_off(user: &str) -> bool {
+    has_word(user, "acpi=off")
+}
+
+/// Whether the user's text switches the local APICs' timers off.
+///
+/// Linux starts the PIT in their place only if the CPU has no TSC deadline timer (`apic_needs_pit`): with one,
+/// a guest of one CPU is left without ticks. So it must not have one.
+pub fn apic_timer_is_off(user: &str) -> bool {
+    has_word(user, "nolapic_timer")
+}
+
+fn has_word(user: &str, wanted: &str) -> bool {
     user.split_ascii_whitespace()
         .take_while(|word| *word != "--")
-        .any(|word| word == "acpi=off")
+        .any(|word| word == wanted)
 }
 
 impl Cmdline {
@@ -123,6 +135,7 @@ mod tests {
         assert!(acpi_is_off("quiet acpi=off"));
         assert!(!acpi_is_off("acpi=offf noacpi=off"));
         assert!(!acpi_is_off("quiet -- acpi=off"));
+        assert!(apic_timer_is_off("nolapic_timer quiet") && !apic_timer_is_off("nolapic"));
     }
 
     #[test]

@@ -38,7 +38,8 @@ pub enum Status {
 /// The statuses, and what other signals do, as `--help` shows them.
 pub const STATUS_HELP: &str = "\
 Exit status:
-  0      the guest powered off or rebooted, or Ctrl-A x was typed
+  0      the guest powered off or rebooted, or Ctrl-A x was typed; with acpi=off
+         also if it halted all of its CPUs for good
   1      the VM could not be started
   2      the command line was not understood
   3      the guest reported a panic (its kernel needs the pvpanic-mmio driver;
@@ -57,6 +58,8 @@ asks the guest to announce its addresses on the wire (gratuitous ARP).";
 pub enum ExitReason {
     /// ACPI S5.
     PowerOff,
+    /// All CPUs halted with interrupts off, which is how a guest without ACPI powers off.
+    Halted,
     /// ACPI reset register or keyboard controller.
     Reset,
     /// Ctrl-A x on the console.
@@ -87,7 +90,7 @@ impl ExitReason {
     /// The process's exit status.
     pub fn status(&self) -> u8 {
         let status = match self {
-            Self::PowerOff | Self::Reset | Self::Escape => Status::Success,
+            Self::PowerOff | Self::Halted | Self::Reset | Self::Escape => Status::Success,
             Self::Signal(number) => {
                 return u8::try_from(number.saturating_add(128)).unwrap_or(u8::MAX);
             }
@@ -117,13 +120,14 @@ impl fmt::Display for ExitReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::PowerOff => f.write_str("the guest powered off"),
+            Self::Halted => f.write_str("the guest halted all of its CPUs"),
             Self::Reset => f.write_str("the guest rebooted"),
             Self::Escape => f.write_str("left by Ctrl-A x"),
             Self::Signal(number) => write!(f, "ended by signal {number}"),
             Self::GuestPanic => f.write_str("the guest's kernel panicked"),
             Self::TripleFault { vcpu } => write!(
                 f,
-                "vCPU {vcpu} of the guest shut down (triple fault): the guest crashed beyond its own handlers"
+                "vCPU {vcpu} of the guest shut down (triple fault): the guest crashed beyond its own handlers, or resets in this way (Linux's reboot=t)"
             ),
             Self::Kvm { vcpu, what } => write!(
                 f,
@@ -192,6 +196,7 @@ mod tests {
         assert!(STATUS_HELP.contains("\n  7 "));
         for (reason, status) in [
             (ExitReason::PowerOff, 0),
+            (ExitReason::Halted, 0),
             (ExitReason::Reset, 0),
             (ExitReason::Escape, 0),
             (ExitReason::GuestPanic, 3),

@@ -4,9 +4,13 @@
 use std::io;
 
 use devices::GuestRam;
-use kvm_bindings::{KVM_API_VERSION, kvm_userspace_memory_region};
+use kvm_bindings::{
+    KVM_API_VERSION, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, KVM_PIT_SPEAKER_DUMMY,
+    kvm_irqchip, kvm_pic_state, kvm_pit_config, kvm_reinject_control, kvm_userspace_memory_region,
+};
 use kvm_ioctls::{Cap, Kvm, VmFd};
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
+use vmm_sys_util::{errno, ioctl::ioctl_with_ref};
 
 use crate::x86_64::layout::{KVM_IDENTITY_MAP, KVM_TSS};
 
@@ -49,6 +53,9 @@ impl KvmError {
         }
     }
 }
+
+/// _IO(KVMIO, 0x71) (linux/kvm.h), which kvm-ioctls has not.
+const KVM_REINJECT_CONTROL: libc::c_ulong = 0xae71;
 
 /// Opens /dev/kvm and checks that it is what we know.
 ///
@@ -121,5 +128,59 @@ pub fn create_interrupt_controllers(vm: &VmFd) -> Result<(), KvmError> {
     vm.set_tss_address(tss)
         .map_err(KvmError::call("place its task state segment"))?;
     vm.create_irq_chip()
-        .map_err(KvmError::call("create interrupt controllers"))
+        .map_err(KvmError::call("create interrupt controllers"))?;
+    mask_pics(vm).map_err(KvmError::call("mask the lines of its PICs"))
+}
+
+/// Masks all lines of both PICs, as firmware does before it starts an operating system.
+///
+/// KVM's are open at the start, and their first vector is 0: a line that is raised before the guest
+/// has set them up, or if it never does, is an exception to it (COM1's, line 4, an "overflow").
+fn mask_pics(vm: &VmFd) -> Result<(), kvm_ioctls::Error> {
+    // Which lines have an edge/level bit: not the timer's, the keyboard's, the cascade's, the clock's
+    // and the FPU's. This is what KVM has there by itself, and it takes the whole state.
+    for (chip_id, elcr_mask) in [
+        (KVM_IRQCHIP_PIC_MASTER, 0xf8),
+        (KVM_IRQCHIP_PIC_SLAVE, 0xde),
+    ] {
+        let mut chip = kvm_irqchip {
+            chip_id,
+            ..Default::default()
+        };
+        chip.chip.pic = kvm_pic_state {
+            imr: 0xff,
+            elcr_mask,
+            ..Default::default()
+        };
+        vm.set_irqchip(&chip)?;
+    }
+    Ok(())
+}
+
+/// Adds a PC's timer chip, the PIT (ports 0x40 to 0x43 and 0x61, line 0), by which guests without KVM's
+/// clock find out how fast their TSC counts, and get ticks if they do not use the local APIC's timer.
+///
+/// Ticks that a vCPU came too late for are lost. To deliver them later KVM has to hear of each one's
+/// end, and for that leaves the hardware's own interrupt delivery off (AMD's AVIC) as long as the VM runs.
+///
+/// # Errors
+/// KVM refuses; guests that have its clock do without.
+pub fn create_timer(vm: &VmFd) -> Result<(), KvmError> {
+    let config = kvm_pit_config {
+        flags: KVM_PIT_SPEAKER_DUMMY,
+        ..Default::default()
+    };
+    vm.create_pit2(config)
+        .map_err(KvmError::call("create a timer chip (PIT)"))?;
+    let control = kvm_reinject_control {
+        pit_reinject: 0,
+        ..Default::default()
+    };
+    // SAFETY: the kernel reads a kvm_reinject_control behind the pointer and keeps none.
+    match unsafe { ioctl_with_ref(vm, KVM_REINJECT_CONTROL, &control) } {
+        0 => Ok(()),
+        _ => Err(KvmError::call("let its timer chip lose ticks")(
+            errno::Error::last(),
+        )),
+    }
 }

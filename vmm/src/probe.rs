@@ -176,6 +176,7 @@ fn first_vcpu(
         fd,
         buses: Arc::new(buses),
         exit,
+        halt: None,
     })
 }
 

@@ -23,8 +23,10 @@ use crate::{
     x86_64::layout::PCI_APERTURE,
 };
 
+mod halt;
 mod run_state;
 
+pub(crate) use halt::HaltWatch;
 use run_state::PortIo;
 
 /// The address spaces that vCPUs reach devices through.
@@ -70,6 +72,8 @@ pub(crate) struct Vcpu {
     pub(crate) buses: Arc<Buses>,
     /// Where to say that the VM must stop.
     pub(crate) exit: ExitRequest,
+    /// Where to say that it has stopped by itself, if anybody wants to know.
+    pub(crate) halt: Option<Arc<HaltWatch>>,
 }
 
 /// A vCPU that waits for [`go`](Self::go), or runs; dropping it without [`stop`] leaves the thread to itself.
@@ -80,6 +84,12 @@ pub(crate) struct VcpuThread {
 }
 
 impl VcpuThread {
+    /// Brings it out of KVM_RUN once, which it enters again.
+    pub(crate) fn kick(&self) {
+        // Fails only if it has just gone.
+        let _ = self.thread.kill(kick_signal());
+    }
+
     /// Lets it enter the guest.
     pub(crate) fn go(&mut self) {
         if let Some(go) = self.go.take() {
@@ -169,8 +179,8 @@ impl Vcpu {
             Ok(VcpuExit::MmioWrite(address, data)) => self.buses.write(address, data),
             Ok(VcpuExit::IoIn(..) | VcpuExit::IoOut(..)) => self.port_io(),
             // Interrupted, or a wake-up of a vCPU that still waits for its start (EAGAIN).
-            Ok(VcpuExit::Intr) => {}
-            Err(e) if matches!(e.errno(), libc::EINTR | libc::EAGAIN) => {}
+            Ok(VcpuExit::Intr) => self.look(),
+            Err(e) if matches!(e.errno(), libc::EINTR | libc::EAGAIN) => self.look(),
             Ok(VcpuExit::Shutdown) => return Some(ExitReason::TripleFault { vcpu }),
             Ok(VcpuExit::InternalError) => {
                 if run_state::no_event_was_lost(&mut self.fd) {
@@ -195,6 +205,13 @@ impl Vcpu {
             }
         }
         None
+    }
+
+    /// It was kicked.
+    fn look(&self) {
+        if let Some(watch) = &self.halt {
+            watch.look(self.index, &self.fd);
+        }
     }
 
     /// Port I/O, also of string instructions: that many accesses of the given size to one port.
@@ -236,10 +253,7 @@ pub(crate) fn stop(threads: Vec<VcpuThread>, stop: &AtomicBool) {
     running.iter_mut().for_each(|vcpu| vcpu.go = None);
     while !running.is_empty() {
         running.retain(|vcpu| !vcpu.thread.is_finished());
-        for vcpu in &running {
-            // Fails only if it has just gone.
-            let _ = vcpu.thread.kill(kick_signal());
-        }
+        running.iter().for_each(VcpuThread::kick);
         if !running.is_empty() {
             thread::sleep(KICK_INTERVAL);
         }

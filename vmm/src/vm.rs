@@ -28,14 +28,15 @@ use crate::{
     network::{NetdevReport, Network},
     signals::Signals,
     terminal::RawMode,
-    vcpu::{self, Vcpu, VcpuThread},
+    vcpu::{self, HaltWatch, Vcpu, VcpuThread},
 };
 
 /// The target of log lines with counters that SIGUSR1 asks for: level INFO, to be shown always.
 pub const COUNTERS: &str = "ringwire::counters";
 
-/// How often the XDP programs are looked at, as not everything that befalls them is announced.
-const PROGRAM_CHECK: Duration = Duration::from_secs(5);
+/// How often the XDP programs are looked at, as not everything that befalls them is announced, and a guest without ACPI,
+/// as its end is not.
+const LOOK_ROUND: Duration = Duration::from_secs(5);
 
 /// A virtual machine, built and loaded, not running yet.
 ///
@@ -57,6 +58,8 @@ pub struct Vm {
     /// The virtio devices' registers, for the reset at the end.
     pub(crate) transports: Vec<Registers>,
     pub(crate) networks: Vec<Network>,
+    /// Whether the guest has halted for good, where that is its way to power off.
+    pub(crate) halt: Option<Arc<HaltWatch>>,
     // Last, so that KVM's VM and the memory go after everything that uses them.
     pub(crate) _vm: Arc<VmFd>,
     pub(crate) _ram: GuestRam,
@@ -179,10 +182,10 @@ impl Vm {
         running.console = input.map_err(|e| failed("start the console's thread", &e))?;
         let mut events = EventManager::new().map_err(|e| failed("create the event loop", &e))?;
         // For ever, if there is nothing to check.
-        let patience = if self.networks.is_empty() {
+        let patience = if self.networks.is_empty() && self.halt.is_none() {
             -1
         } else {
-            i32::try_from(PROGRAM_CHECK.as_millis()).unwrap_or(i32::MAX)
+            i32::try_from(LOOK_ROUND.as_millis()).unwrap_or(i32::MAX)
         };
         let id = events.add_subscriber(Control {
             exit: self.exit.clone(),
@@ -192,7 +195,7 @@ impl Vm {
         });
         let outcome = self
             .start_vcpus(&mut running.vcpus)
-            .and_then(|()| self.serve(&mut events, id, patience));
+            .and_then(|()| self.serve(&mut events, id, patience, &running.vcpus));
         if let Ok(control) = events.remove_subscriber(id) {
             self.networks = control.networks;
             // A second signal must not end the process in the middle of its clean-up.
@@ -237,6 +240,7 @@ impl Vm {
         events: &mut EventManager<Control>,
         control: SubscriberId,
         patience: i32,
+        vcpus: &[VcpuThread],
     ) -> Result<(), String> {
         let mut checked = Instant::now();
         while self.exit.reason().is_none() {
@@ -248,14 +252,23 @@ impl Vm {
                 Err(event_manager::Error::Epoll(e)) if e.errno() == libc::EINTR => {}
                 Err(e) => return Err(failed("wait for events", &e)),
             }
-            if checked.elapsed() >= PROGRAM_CHECK {
+            if checked.elapsed() >= LOOK_ROUND {
                 checked = Instant::now();
                 if let Ok(control) = events.subscriber_mut(control) {
                     control.check_programs();
                 }
+                self.check_halt(vcpus);
             }
         }
         Ok(())
+    }
+
+    fn check_halt(&self, vcpus: &[VcpuThread]) {
+        let Some(halt) = &self.halt else { return };
+        if halt.has_stopped() {
+            self.exit.request(ExitReason::Halted);
+        }
+        vcpus.iter().for_each(VcpuThread::kick);
     }
 
     /// Raw mode, if a person is at the console.

@@ -4,9 +4,9 @@ use core::hint;
 
 use crate::port;
 
-/// Sleep control of hardware-reduced ACPI, where Ringwire has it; SLP_EN with S5's type.
-const SLEEP_CONTROL: u16 = 0x600;
-const SOFT_OFF: u8 = 5 << 2 | 1 << 5;
+/// The upper half of ACPI's PM1 control register, where Ringwire has it; SLP_EN with S5's type, 0.
+const SLEEP_CONTROL: u16 = 0x605;
+const SOFT_OFF: u8 = 1 << 5;
 /// QEMU's `-device isa-debug-exit,iobase=0xf4`: it ends with status 1.
 const DEBUG_EXIT: u16 = 0xf4;
 

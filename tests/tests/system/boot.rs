@@ -83,3 +83,54 @@ fn the_console_loses_nothing_in_either_direction() {
     assert_eq!(guest.ok(&format!("echo {long}")).trim(), long);
     assert!(guest.power_off().success());
 }
+
+/// A virtio device's interrupt arrives.
+fn devices_answer(guest: &mut Guest) {
+    assert_eq!(guest.ok("head -c 64 /dev/hwrng | wc -c").trim(), "64");
+}
+
+#[test]
+fn a_guest_without_the_apics_timer_has_ticks() {
+    let mut guest = Guest::boot(Options::new().cpus(1).cmdline("nolapic_timer"));
+    let timers = guest.ok("cat /proc/timer_list");
+    assert!(timers.contains("Clock Event Device: pit"), "{timers}");
+    guest.ok("sleep 1");
+    assert!(guest.power_off().success());
+}
+
+#[test]
+fn a_guest_without_kvms_clock_finds_another() {
+    let mut guest = Guest::boot(Options::new().cmdline("no-kvmclock nolapic_timer"));
+    assert_eq!(guest.ok("nproc").trim(), "2");
+    guest.ok("sleep 1");
+    devices_answer(&mut guest);
+    assert!(guest.power_off().success());
+}
+
+#[test]
+fn without_acpi_all_cpus_are_there_and_the_halt_is_the_end() {
+    // The MultiProcessor table tells of them, and of the IO-APIC. Debian's kernels are built without what finds
+    // virtio devices then.
+    let mut guest = Guest::boot(Options::new().cmdline("acpi=off"));
+    assert_eq!(guest.ok("nproc").trim(), "2");
+    assert!(guest.ok("cat /proc/interrupts").contains("IO-APIC"));
+    let status = guest.power_off();
+    assert!(status.success(), "{status}");
+    assert!(guest.log().contains("the guest halted all of its CPUs"));
+}
+
+#[test]
+fn without_io_apic_or_local_apics_the_guest_runs_on_the_pics() {
+    // A line that nobody masked would be an exception to it: "overflow", of the serial port.
+    for (words, options) in [
+        ("noapic", Options::new()),
+        ("nosmp", Options::new()),
+        ("nolapic", Options::new().mmio()),
+    ] {
+        let mut guest = Guest::boot(options.cmdline(words));
+        let interrupts = guest.ok("cat /proc/interrupts");
+        assert!(interrupts.contains("XT-PIC"), "{words}: {interrupts}");
+        devices_answer(&mut guest);
+        assert!(guest.power_off().success(), "{words}");
+    }
+}

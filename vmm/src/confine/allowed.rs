@@ -208,6 +208,7 @@ const TIMER: Call = call(SYS_timerfd_create, "a device starts: its threads' alar
 /// KVM_RUN and the like have no constants in libc: ioctl numbers of linux/kvm.h.
 const KVM_RUN: Value = (0xae80, "KVM_RUN");
 const KVM_GET_REGS: Value = (0x8090_ae81, "KVM_GET_REGS");
+const KVM_GET_MP_STATE: Value = (0x8004_ae98, "KVM_GET_MP_STATE");
 const KVM_GET_VCPU_EVENTS: Value = (0x8040_ae9f, "KVM_GET_VCPU_EVENTS");
 const KVM_IOEVENTFD: Value = (0x4040_ae79, "KVM_IOEVENTFD");
 const KVM_SET_GSI_ROUTING: Value = (0x4008_ae6a, "KVM_SET_GSI_ROUTING");
@@ -255,13 +256,14 @@ const VCPU: &[Call] = &[
             terminal!(
                 KVM_RUN,
                 KVM_GET_REGS,
+                KVM_GET_MP_STATE,
                 KVM_GET_VCPU_EVENTS,
                 KVM_IOEVENTFD,
                 KVM_SET_GSI_ROUTING
             ),
         ),
-        "running the guest; BARs that move, interrupt messages; what it was at when KVM gave up; the \
-         terminal's modes, given back after a panic",
+        "running the guest; BARs that move, interrupt messages; what it was at when KVM gave up, whether \
+         it has halted; the terminal's modes, given back after a panic",
     ),
     READ,
     EVENTFD,
@@ -362,7 +364,7 @@ pub(super) fn all(kind: ThreadKind) -> Vec<Call> {
 
 #[cfg(test)]
 mod tests {
-    use kvm_bindings::{kvm_ioeventfd, kvm_irq_routing, kvm_regs, kvm_vcpu_events};
+    use kvm_bindings::{kvm_ioeventfd, kvm_irq_routing, kvm_mp_state, kvm_regs, kvm_vcpu_events};
 
     use super::*;
 
@@ -379,6 +381,10 @@ mod tests {
         for (value, right) in [
             (KVM_RUN, ioctl(NONE, 0x80, 0)),
             (KVM_GET_REGS, ioctl(READ, 0x81, size_of::<kvm_regs>())),
+            (
+                KVM_GET_MP_STATE,
+                ioctl(READ, 0x98, size_of::<kvm_mp_state>()),
+            ),
             (
                 KVM_GET_VCPU_EVENTS,
                 ioctl(READ, 0x9f, size_of::<kvm_vcpu_events>()),

@@ -1,9 +1,9 @@
-//! The ACPI tables of a hardware-reduced platform (ACPI 6.5): RSDP, XSDT, FADT, MADT, DSDT, and with
-//! a PCI bus MCFG.
+//! The ACPI tables (ACPI 6.5): RSDP, XSDT, FADT, FACS, MADT, DSDT, SPCR, and with a PCI bus MCFG.
 //!
 //! They say where the serial port, the virtio-mmio devices, the PCI host bridge and pvpanic are, how
-//! many CPUs there are, and which ports power the machine off and reset it. There is nothing else to
-//! discover: no PIC, PIT, RTC or keyboard.
+//! many CPUs there are, and which ports power the machine off and reset it. The platform is not a
+//! hardware-reduced one: there an operating system leaves the PICs and the PIT alone, without which it
+//! has neither interrupts nor ticks when the user switches an APIC off. There is no keyboard and no RTC.
 
 use acpi_tables::{
     Aml,
@@ -11,21 +11,30 @@ use acpi_tables::{
         AddressSpace as Window, AddressSpaceCacheable, Device, EISAName, IO, Interrupt,
         Memory32Fixed, Name, Package, ResourceTemplate, Scope,
     },
+    facs::FACS,
     fadt::{FADTBuilder, Flags, PmProfile},
     gas::{AccessSize, AddressSpace, GAS},
-    madt::{EnabledStatus, IoApic, LocalInterruptController, MADT, ProcessorLocalApic},
     mcfg::MCFG,
     rsdp::Rsdp,
     sdt::Sdt,
     xsdt::XSDT,
 };
-use devices::{GuestRam, pci::ECAM_SIZE, power::AcpiPower, pvpanic::PvPanic, serial::SERIAL_SIZE};
+use devices::{
+    GuestRam,
+    pci::ECAM_SIZE,
+    power::{AcpiPower, ResetControl},
+    pvpanic::PvPanic,
+    serial::SERIAL_SIZE,
+};
 use vm_memory::{Bytes, GuestAddress};
 
 use super::layout::{
-    ACPI_END, ACPI_START, COM1_IRQ, COM1_PORT, IO_APIC, LOCAL_APIC, PCI_APERTURE, PCI_ECAM,
-    POWER_PORT, PVPANIC_PORT, VIRTIO_MMIO_SIZE, VirtioSlot,
+    ACPI_END, ACPI_IRQ, ACPI_START, COM1_IRQ, COM1_PORT, PCI_APERTURE, PCI_ECAM, POWER_PORT,
+    PVPANIC_PORT, RESET_PORT, VIRTIO_MMIO_SIZE, VirtioSlot,
 };
+
+mod madt;
+mod spcr;
 
 /// Why the tables are not in guest memory.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +53,7 @@ const OEM_REVISION: u32 = 1;
 /// DSDT revision from 2 on: 64-bit integers in AML.
 const DSDT_REVISION: u8 = 2;
 const SDT_HEADER: u32 = 36;
+const FACS_ALIGNMENT: u64 = 64;
 
 /// IAPC_BOOT_ARCH (ACPI 6.5, table 5.10): no VGA to probe, no CMOS clock; neither legacy devices
 /// nor a keyboard controller.
@@ -72,11 +82,13 @@ pub fn write(ram: &GuestRam, platform: Platform<'_>) -> Result<u64, AcpiError> {
         next: ACPI_START + align(Rsdp::len() as u64),
     };
     let dsdt = writer.table(&dsdt(platform))?;
-    let fadt = writer.table(&fadt(dsdt))?;
-    let madt = writer.table(&madt(platform.cpus))?;
+    writer.next = writer.next.next_multiple_of(FACS_ALIGNMENT);
+    let facs = writer.table(&bytes(&FACS::new()))?;
+    let fadt = writer.table(&fadt(dsdt, facs))?;
     let mut xsdt = XSDT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
     xsdt.add_entry(fadt);
-    xsdt.add_entry(madt);
+    xsdt.add_entry(writer.table(&madt::table(platform.cpus))?);
+    xsdt.add_entry(writer.table(&spcr::table())?);
     if platform.pci {
         xsdt.add_entry(writer.table(&mcfg())?);
     }
@@ -115,49 +127,52 @@ fn bytes(table: &dyn Aml) -> Vec<u8> {
     bytes
 }
 
-/// An 8-bit register in I/O space.
-fn port(address: u64) -> GAS {
-    let address = u64::from(POWER_PORT) + address;
-    GAS::new(
-        AddressSpace::SystemIo,
-        8,
-        0,
-        AccessSize::ByteAccess,
-        address,
-    )
+/// Registers of `bits` in I/O space; byte accesses always work.
+fn port(port: u16, bits: u8) -> GAS {
+    let space = AddressSpace::SystemIo;
+    GAS::new(space, bits, 0, AccessSize::ByteAccess, port.into())
 }
 
-fn fadt(dsdt: u64) -> Vec<u8> {
+/// A block of ACPI's registers.
+fn power_port(offset: u64) -> u16 {
+    POWER_PORT + u16::from(narrow(offset))
+}
+
+fn fadt(dsdt: u64, facs: u64) -> Vec<u8> {
+    /// Longer than it would pay (5.2.9): there is no C2, no C3.
+    const NO_C2: u16 = 101;
+    const NO_C3: u16 = 1001;
     let mut fadt = FADTBuilder::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION)
         .dsdt_64(dsdt)
+        .firmware_ctrl_32(narrow_u32(facs))
         .preferred_pm_profile(PmProfile::Unspecified)
-        .flag(Flags::HwReducedAcpi)
-        .flag(Flags::ResetRegSup)
         .flag(Flags::Wbinvd)
+        .flag(Flags::ProcC1)
+        // No fixed buttons, and no clock that could wake.
         .flag(Flags::PwrButton)
         .flag(Flags::SlpButton)
+        .flag(Flags::FixRtc)
+        .flag(Flags::ResetRegSup)
         .flag(Flags::Headless);
+    fadt.sci_int = u16::from(ACPI_IRQ).into();
+    let (event, control) = (power_port(AcpiPower::EVENT), power_port(AcpiPower::CONTROL));
+    let timer = power_port(AcpiPower::TIMER);
+    fadt.pm1a_evt_blk = u32::from(event).into();
+    fadt.pm1_evt_len = 4;
+    fadt.x_pm1a_evt_blk = port(event, 32);
+    fadt.pm1a_cnt_blk = u32::from(control).into();
+    fadt.pm1_cnt_len = 2;
+    fadt.x_pm1a_cnt_blk = port(control, 16);
+    fadt.pm_tmr_blk = u32::from(timer).into();
+    fadt.pm_tmr_len = 4;
+    fadt.x_pm_tmr_blk = port(timer, 32);
+    fadt.p_lvl2_lat = NO_C2.into();
+    fadt.p_lvl3_lat = NO_C3.into();
     fadt.iapc_boot_arch = (NO_VGA | NO_CLOCK).into();
-    fadt.reset_reg = port(AcpiPower::RESET);
-    fadt.reset_value = AcpiPower::RESET_VALUE;
-    fadt.sleep_control_reg = port(AcpiPower::SLEEP_CONTROL);
-    fadt.sleep_status_reg = port(AcpiPower::SLEEP_STATUS);
+    fadt.reset_reg = port(RESET_PORT, 8);
+    fadt.reset_value = ResetControl::RESET_VALUE;
     fadt.hypervisor_vendor_identity = u64::from_le_bytes(OEM_TABLE_ID).into();
     bytes(&fadt.finalize())
-}
-
-fn madt(cpus: u8) -> Vec<u8> {
-    let mut madt = MADT::new(
-        OEM_ID,
-        OEM_TABLE_ID,
-        OEM_REVISION,
-        LocalInterruptController::Address(LOCAL_APIC),
-    );
-    for cpu in 0..cpus {
-        madt.add_structure(ProcessorLocalApic::new(cpu, cpu, EnabledStatus::Enabled));
-    }
-    madt.add_structure(IoApic::new(0, IO_APIC, 0));
-    bytes(&madt)
 }
 
 /// Where the configuration space is (PCI Firmware Specification 3.0, 4.1.2): segment 0, bus 0 only.

@@ -71,24 +71,62 @@ fn contains(bytes: &[u8], part: &[u8]) -> bool {
     bytes.windows(part.len()).any(|window| window == part)
 }
 
+fn u32_at(bytes: &[u8], offset: usize) -> u32 {
+    u32::from_le_bytes(bytes[offset..offset + 4].try_into().unwrap())
+}
+
+/// Generic address: I/O space, width, byte access, port.
+fn gas(port: u64, bits: u8) -> Vec<u8> {
+    let mut gas = vec![1, bits, 0, 1];
+    gas.extend(port.to_le_bytes());
+    gas
+}
+
 #[test]
 fn the_fadt_names_the_power_registers() {
     let ram = ram();
     let tables = all(&ram, write(&ram, platform(1, &[])).unwrap());
     let fadt = find(&tables, b"FACP");
-    let flags = u32::from_le_bytes(fadt[112..116].try_into().unwrap());
-    assert_eq!(flags >> 20 & 1, 1, "hardware-reduced");
+    let flags = u32_at(fadt, 112);
+    assert_eq!(
+        flags >> 20 & 1,
+        0,
+        "not hardware-reduced: there are PICs and a PIT"
+    );
+    assert_eq!(flags >> 4 & 3, 3, "no fixed buttons");
     assert_eq!(flags >> 10 & 1, 1, "reset register");
-    // Generic addresses: I/O space, 8 bits, byte access, port.
-    let gas = |port: u64| {
-        let mut gas = vec![1, 8, 0, 1];
-        gas.extend(port.to_le_bytes());
-        gas
-    };
-    assert_eq!(fadt[116..128], gas(0x602));
-    assert_eq!(fadt[128], 1);
-    assert_eq!(fadt[244..256], gas(0x600));
-    assert_eq!(fadt[256..268], gas(0x601));
+    assert_eq!(fadt[46], 9, "SCI");
+    assert_eq!(u32_at(fadt, 48), 0, "no SMI command: always in ACPI mode");
+    // PM1a event, PM1a control, PM timer: the old fields, their lengths, the new fields.
+    assert_eq!(
+        [u32_at(fadt, 56), u32_at(fadt, 64), u32_at(fadt, 76)],
+        [0x600, 0x604, 0x608]
+    );
+    assert_eq!([fadt[88], fadt[89], fadt[91]], [4, 2, 4]);
+    assert_eq!(fadt[148..160], gas(0x600, 32));
+    assert_eq!(fadt[172..184], gas(0x604, 16));
+    assert_eq!(fadt[208..220], gas(0x608, 32));
+    assert_eq!(fadt[116..128], gas(0xcf9, 8));
+    assert_eq!(fadt[128], 6);
+}
+
+#[test]
+fn the_facs_is_aligned() {
+    let ram = ram();
+    let tables = all(&ram, write(&ram, platform(1, &[])).unwrap());
+    let facs = u32_at(find(&tables, b"FACP"), 36);
+    assert_eq!(facs % 64, 0);
+    assert_eq!(&read(&ram, facs.into(), 4), b"FACS");
+}
+
+#[test]
+fn the_spcr_names_the_serial_port() {
+    let ram = ram();
+    let tables = all(&ram, write(&ram, platform(1, &[])).unwrap());
+    let spcr = find(&tables, b"SPCR");
+    assert_eq!((spcr.len(), spcr[36]), (80, 0));
+    assert_eq!(spcr[40..52], gas(0x3f8, 8));
+    assert_eq!(spcr[52..58], [3, 4, 4, 0, 0, 0]);
 }
 
 #[test]
@@ -96,20 +134,23 @@ fn the_madt_has_every_cpu_once() {
     let ram = ram();
     let tables = all(&ram, write(&ram, platform(200, &[])).unwrap());
     let madt = find(&tables, b"APIC");
-    assert_eq!(madt[36..40], LOCAL_APIC.to_le_bytes());
+    assert_eq!(madt[36..40], 0xfee0_0000u32.to_le_bytes());
+    assert_eq!(u32_at(madt, 40), 1, "PICs as well");
     let mut cpus = Vec::new();
+    let mut others = Vec::new();
     let mut rest = &madt[44..];
-    let mut io_apics = 0;
     while let [kind, length, ..] = *rest {
+        let (structure, after) = rest.split_at(usize::from(length));
         match kind {
-            0 => cpus.push(rest[3]),
-            1 => io_apics += 1,
-            _ => panic!("structure {kind}"),
+            0 => cpus.push(structure[3]),
+            _ => others.push(structure),
         }
-        rest = &rest[usize::from(length)..];
+        rest = after;
     }
     assert_eq!(cpus, (0..200).collect::<Vec<_>>());
-    assert_eq!(io_apics, 1);
+    let kinds: Vec<_> = others.iter().map(|structure| structure[0]).collect();
+    assert_eq!(kinds, [1, 2, 4], "IO-APIC, override, NMI");
+    assert_eq!(others[1], [2, 10, 0, 9, 9, 0, 0, 0, 0x0d, 0], "the SCI");
 }
 
 #[test]

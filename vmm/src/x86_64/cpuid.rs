@@ -10,7 +10,7 @@ pub struct Topology {
     pub index: u8,
     /// Number of vCPUs, at least 1.
     pub cpus: u8,
-    /// KVM_CAP_TSC_DEADLINE_TIMER: with the in-kernel APIC the timer works though
+    /// Whether its APIC's timer has the TSC deadline mode. KVM_CAP_TSC_DEADLINE_TIMER tells whether it can:
     /// KVM_GET_SUPPORTED_CPUID may not say so.
     pub tsc_deadline: bool,
 }
@@ -40,6 +40,42 @@ pub fn adapt(supported: &CpuId, topology: Topology) -> CpuId {
     }
     cpuid
 }
+
+/// Adds the leaf by which hypervisors tell frequencies (VMware's "timing information", which KVM does not have by
+/// itself): kernels of other systems than Linux look there before they measure. `tsc_khz`: how fast the TSC
+/// counts, in kHz, or 0 if KVM does not say.
+pub fn tell_frequencies(cpuid: &mut CpuId, tsc_khz: u32) {
+    const SIGNATURE: u32 = 0x4000_0000;
+    const TIMING: u32 = 0x4000_0010;
+    /// KVM's local APICs count nanoseconds.
+    const APIC_KHZ: u32 = 1_000_000;
+    let mut leaves = cpuid.as_mut_slice().iter_mut();
+    let signature = leaves.find(|leaf| leaf.function == SIGNATURE && leaf.ebx == KVM_SIGNATURE);
+    let Some(signature) = signature.filter(|_| tsc_khz != 0) else {
+        return;
+    };
+    let last = signature.eax;
+    if last >= TIMING {
+        return;
+    }
+    signature.eax = TIMING;
+    let timing = kvm_cpuid_entry2 {
+        function: TIMING,
+        eax: tsc_khz,
+        ebx: APIC_KHZ,
+        ..Default::default()
+    };
+    if cpuid.push(timing).is_err() {
+        // Full: guests measure.
+        let mut leaves = cpuid.as_mut_slice().iter_mut();
+        if let Some(signature) = leaves.find(|leaf| leaf.function == SIGNATURE) {
+            signature.eax = last;
+        }
+    }
+}
+
+/// "KVMK", the first of three words.
+const KVM_SIGNATURE: u32 = u32::from_le_bytes(*b"KVMK");
 
 fn adapt_entry(entry: &mut kvm_cpuid_entry2, topology: Topology) {
     let (index, cpus) = (u32::from(topology.index), u32::from(topology.cpus));
@@ -72,9 +108,7 @@ fn features(entry: &mut kvm_cpuid_entry2, topology: Topology) {
     set_bits(&mut entry.ebx, 16, 8, 1 << topology.core_bits().min(7));
     set_flag(&mut entry.edx, 28, topology.cpus > 1);
     set_flag(&mut entry.ecx, 31, true);
-    if topology.tsc_deadline {
-        set_flag(&mut entry.ecx, 24, true);
-    }
+    set_flag(&mut entry.ecx, 24, topology.tsc_deadline);
 }
 
 /// How many cores share a cache: all of them the last level, one the others.
@@ -146,6 +180,11 @@ mod tests {
         let alone = adapted(1, 0, ONLY);
         assert_eq!((alone.ebx >> 24, alone.ebx >> 16 & 0xff), (0, 1));
         assert_eq!(alone.edx >> 28 & 1, 0);
+        assert_eq!(
+            alone.ecx >> 24 & 1,
+            0,
+            "no deadline timer, whatever KVM says"
+        );
     }
 
     #[test]
@@ -184,6 +223,35 @@ mod tests {
         let ids = adapted(0x8000_001e, 0, THIRD_OF_SIX);
         assert_eq!((ids.eax, ids.ebx, ids.ecx), (2, 2, 0));
         assert_eq!(adapted(0x8000_0001, 0, ONLY).ecx >> 1 & 1, 0);
+    }
+
+    #[test]
+    fn the_frequencies_are_told_by_the_hypervisors_leaf() {
+        let signature = |ebx| kvm_cpuid_entry2 {
+            function: 0x4000_0000,
+            eax: 0x4000_0001,
+            ebx,
+            ..Default::default()
+        };
+        let told = |ebx, khz| {
+            let mut cpuid = CpuId::from_entries(&[signature(ebx)]).unwrap();
+            tell_frequencies(&mut cpuid, khz);
+            let leaves = cpuid.as_slice();
+            let fields = |leaf: &kvm_cpuid_entry2| (leaf.function, leaf.eax, leaf.ebx);
+            (leaves[0].eax, leaves.get(1).map(fields))
+        };
+        let timing = (0x4000_0010, 2_500_000, 1_000_000);
+        assert_eq!(told(KVM_SIGNATURE, 2_500_000), (0x4000_0010, Some(timing)));
+        assert_eq!(
+            told(KVM_SIGNATURE, 0),
+            (0x4000_0001, None),
+            "KVM does not say"
+        );
+        assert_eq!(
+            told(0, 2_500_000),
+            (0x4000_0001, None),
+            "another hypervisor"
+        );
     }
 
     #[test]

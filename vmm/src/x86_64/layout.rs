@@ -4,6 +4,7 @@
 //! 0            low RAM: boot structures for the kernel's first steps
 //! 0x9_fc00     end of usable low RAM
 //! 0xe_0000     ACPI tables (where a BIOS has them, so that a kernel can also find them by scanning)
+//! 0xf_0000     MultiProcessor table, found by scanning only
 //! 0x10_0000    RAM: the kernel, the initrd at its end
 //! 3 GiB        hole, with:
 //! 0xd000_0000    virtio-mmio windows
@@ -46,7 +47,12 @@ pub const CMDLINE_MAX: usize = 2048;
 /// First of the ACPI tables, the RSDP.
 pub const ACPI_START: u64 = 0xe_0000;
 /// End of the room for ACPI tables.
-pub const ACPI_END: u64 = 0xf_f000;
+pub const ACPI_END: u64 = MP_START;
+/// The MultiProcessor table: in what is a BIOS's ROM, where kernels look for it (MultiProcessor
+/// Specification 1.4, 4).
+pub const MP_START: u64 = 0xf_0000;
+/// End of the room for it.
+pub const MP_END: u64 = 0xf_f000;
 /// What a BIOS has at F000:FFF0: where a real-mode reset continues.
 pub const RESET_VECTOR: u64 = 0xf_fff0;
 
@@ -75,8 +81,12 @@ pub const COM1_PORT: u16 = 0x3f8;
 pub const COM1_IRQ: u32 = 4;
 /// pvpanic, at QEMU's port.
 pub const PVPANIC_PORT: u16 = 0x505;
-/// Sleep control, sleep status and reset registers of ACPI.
+/// ACPI's power management registers, at QEMU's ports.
 pub const POWER_PORT: u16 = 0x600;
+/// ACPI's interrupt line (SCI), which nothing raises: the line that it has on all PCs.
+pub const ACPI_IRQ: u8 = 9;
+/// The reset control register.
+pub const RESET_PORT: u16 = 0xcf9;
 /// The keyboard controller's command port, for its reset line.
 pub const KEYBOARD_PORT: u16 = 0x64;
 
@@ -126,6 +136,7 @@ mod tests {
             (CMDLINE, CMDLINE_MAX as u64),
             (LOW_RAM_END, 0),
             (ACPI_START, ACPI_END - ACPI_START),
+            (MP_START, MP_END - MP_START),
             (RESET_VECTOR, 16),
         ];
         for pair in places.windows(2) {

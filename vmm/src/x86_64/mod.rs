@@ -3,5 +3,6 @@
 pub mod acpi;
 pub mod cpuid;
 pub mod layout;
+pub mod mp_table;
 pub mod paging;
 pub mod registers;

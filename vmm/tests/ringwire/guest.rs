@@ -39,6 +39,15 @@ impl Code {
         self.port(port).bytes(&[0xb0, value, 0xee])
     }
 
+    /// What a port reads as, sent to the serial port as a letter: 0xff is a `y`, each less the letter before.
+    pub(crate) fn print_port(self, port: u16) -> Self {
+        // in al, dx; sub al, 0xff - 'y'; mov dx, COM1; out dx, al
+        self.port(port)
+            .bytes(&[0xec, 0x2c, 0xff - b'y'])
+            .port(COM1)
+            .bytes(&[0xee])
+    }
+
     /// Text to the serial port, byte by byte.
     pub(crate) fn print(self, text: &str) -> Self {
         text.bytes().fold(self, |code, byte| code.out(COM1, byte))
@@ -93,9 +102,9 @@ impl Code {
         self.bytes(&[0xeb, 0xfe])
     }
 
-    /// ACPI S5 by the sleep control register.
+    /// ACPI S5 by the upper half of the PM1 control register.
     pub(crate) fn power_off(self) -> Self {
-        self.out(0x600, 0x34).sleep()
+        self.out(0x605, 0x20).sleep()
     }
 
     /// The ELF file.

@@ -46,10 +46,35 @@ fn resets_end_it_as_a_power_off_does() {
     if !have_kvm() {
         return;
     }
-    for reset in [Code::new().out(0x602, 1), Code::new().out(0x64, 0xfe)] {
+    for reset in [Code::new().out(0xcf9, 6), Code::new().out(0x64, 0xfe)] {
         let end = end_of(&reset.sleep());
         assert_eq!((end.code(), end.stderr.as_str()), (0, ""));
     }
+}
+
+#[test]
+fn a_guest_without_acpi_has_ended_when_all_its_cpus_halt_for_good() {
+    if !have_kvm() {
+        return;
+    }
+    let guest = Code::new().print("off\n").sleep().kernel();
+    // The second CPU waits for its start.
+    let options = ["-v", "--cpus", "2", "--cmdline", "acpi=off"];
+    let end = outcome(&mut run(guest.as_path(), &options));
+    assert_eq!((end.code(), end.stdout.as_str()), (0, "off\n"));
+    assert!(end.stderr.contains("the guest halted all of its CPUs"));
+}
+
+#[test]
+fn the_lines_of_the_pics_are_masked_until_a_guest_opens_them() {
+    if !have_kvm() {
+        return;
+    }
+    // Their masks are at 0x21 and 0xa1. Nothing is at 0x22, which shows that 0x21 is no such port.
+    let code = Code::new().print_port(0x21).print_port(0xa1);
+    let code = code.out(0x21, 0xfe).print_port(0x21).print_port(0x22);
+    let end = end_of(&code.print("\n").power_off());
+    assert_eq!((end.code(), end.stdout.as_str()), (0, "yyxy\n"));
 }
 
 #[test]
