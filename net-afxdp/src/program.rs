@@ -11,6 +11,7 @@ use libbpf_rs::{MapCore, MapHandle, ObjectBuilder, PrintLevel, libbpf_sys};
 use crate::{
     bpf::{self, XdpLink},
     interface::Interface,
+    namespace,
 };
 
 /// The object that build.rs made of bpf/xsk.bpf.c, aligned for an ELF header.
@@ -79,6 +80,13 @@ pub enum ProgramError {
          (or CAP_SYS_ADMIN), and a kernel built with CONFIG_XDP_SOCKETS"
     )]
     Load(#[source] io::Error),
+    /// The process has rights, but not where they count.
+    #[error(
+        "cannot load the XDP program: {0}. This process is in a user namespace, whose capabilities do \
+         not count for that: load it outside of it, where CAP_NET_ADMIN and CAP_BPF do, or use sockets \
+         that a process out there has opened (`ringwire open`)"
+    )]
+    LoadInUserNamespace(#[source] io::Error),
     /// Another program is there.
     #[error(
         "another XDP program is on the interface ({0}) and was left alone. Take it off first \
@@ -145,8 +153,14 @@ impl LoadedProgram {
     /// [`ProgramError::Load`].
     pub(crate) fn load(queues: u32, multi_buffer: bool) -> Result<Self, ProgramError> {
         send_libbpf_messages_to_tracing();
-        Self::try_load(queues, multi_buffer)
-            .map_err(|error| ProgramError::Load(system_error(&error)))
+        Self::try_load(queues, multi_buffer).map_err(|error| {
+            let error = system_error(&error);
+            if error.kind() == io::ErrorKind::PermissionDenied && !namespace::is_initial_user() {
+                ProgramError::LoadInUserNamespace(error)
+            } else {
+                ProgramError::Load(error)
+            }
+        })
     }
 
     fn try_load(queues: u32, multi_buffer: bool) -> libbpf_rs::Result<Self> {

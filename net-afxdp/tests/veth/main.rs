@@ -13,6 +13,7 @@ mod handed;
 mod held;
 mod in_place;
 mod inject;
+mod kinds;
 mod large;
 mod life;
 mod link;
