@@ -241,6 +241,70 @@ mod tests {
         assert_eq!((program.id, program.mode), (99, "native"));
     }
 
+    /// An attribute inside of another one.
+    fn nested(kind: u16, value: &[u8]) -> Vec<u8> {
+        let length = u16::try_from(value.len()).unwrap() + 4;
+        let mut bytes = [length.to_ne_bytes(), kind.to_ne_bytes()].concat();
+        bytes.extend(value);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    fn info(flags: u32, attributes: &[(u16, &[u8])]) -> LinkInfo {
+        let name: (u16, &[u8]) = (libc::IFLA_IFNAME, b"a\0");
+        let message = bytes(libc::RTM_NEWLINK, 0, flags, &[&[name], attributes].concat());
+        match parse(&message).pop() {
+            Some(Message::Link(info)) => info,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn kinds_are_read_with_the_modes_that_matter() {
+        for (name, mode, shares, routes) in [
+            ("macvlan", &4u32.to_ne_bytes()[..], true, false),
+            ("macvtap", &8u32.to_ne_bytes(), false, false),
+            ("ipvlan", &0u16.to_ne_bytes(), true, false),
+            ("ipvlan", &1u16.to_ne_bytes(), true, true),
+            ("ipvtap", &2u16.to_ne_bytes(), true, true),
+            ("ipvlan", b"", true, false),
+            ("bond", &1u8.to_ne_bytes(), false, false),
+        ] {
+            let data = nested(1, mode);
+            let kind = [
+                nested(libc::IFLA_INFO_KIND, &[name.as_bytes(), &[0]].concat()),
+                nested(libc::IFLA_INFO_DATA, &data),
+            ];
+            let info = info(0, &[(libc::IFLA_LINKINFO, &kind.concat())]);
+            let name = name.to_owned();
+            let expected = Kind {
+                name,
+                shares,
+                routes,
+            };
+            assert_eq!(info.kind, Some(expected));
+        }
+        assert_eq!(info(0, &[]).kind, None);
+        assert_eq!(info(0, &[(libc::IFLA_LINKINFO, b"")]).kind, None);
+    }
+
+    #[test]
+    fn ports_and_their_masters_are_told() {
+        let port = info(0x800, &[(libc::IFLA_MASTER, &9u32.to_ne_bytes())]);
+        assert_eq!((port.master, port.for_ports), (Some(9), false));
+        let bond = info(0x400, &[]);
+        assert_eq!((bond.master, bond.for_ports), (None, true));
+        assert_eq!(bond.link_type, 1, "Ethernet");
+    }
+
+    #[test]
+    fn all_interfaces_can_be_asked_for() {
+        let all = Asker::open().unwrap().all(|_| true).unwrap();
+        assert!(all.iter().any(|it| it.name == "lo" && it.link_type == 772));
+        let none = Asker::open().unwrap().all(|_| false).unwrap();
+        assert!(none.is_empty());
+    }
+
     #[test]
     fn an_interface_that_is_off_does_not_run() {
         let message = bytes(libc::RTM_NEWLINK, 0, 0x40, &[(libc::IFLA_IFNAME, b"a\0")]);

@@ -84,7 +84,7 @@ pub enum ProgramError {
     #[error(
         "cannot load the XDP program: {0}. This process is in a user namespace, whose capabilities do \
          not count for that: load it outside of it, where CAP_NET_ADMIN and CAP_BPF do, or use sockets \
-         that a process out there has opened (`ringwire open`)"
+         that a process out there has opened (`ringwire open`); `ringwire check` names a third way"
     )]
     LoadInUserNamespace(#[source] io::Error),
     /// Another program is there.

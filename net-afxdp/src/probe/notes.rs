@@ -119,11 +119,17 @@ impl Problem {
         let own = format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}");
         let is_virtual = || ethtool::is_virtual_function(name).unwrap_or(false);
         let (what, other) = if let Some(kind) = kind::sharing(interface) {
-            let other = match kind.name.as_str() {
-                "macvlan" | "macvtap" => ", or a macvlan in mode passthru",
-                _ => ", and for unicast IP an address that the ipvlan has on this host",
+            let (article, other) = match kind.name.as_str() {
+                "macvlan" | "macvtap" => ("a", ", or a macvlan in mode passthru"),
+                _ => (
+                    "an",
+                    ", and the guest's IP addresses for the ipvlan on this host, too",
+                ),
             };
-            (format!("{name} is a {}, which gets", kind.name), other)
+            (
+                format!("{name} is {article} {}, which gets", kind.name),
+                other,
+            )
         } else if wireless::has_one_address(interface.index()) {
             let what = format!("{name} is a Wi-Fi station, which gets");
             (what, ", or, where the access point knows it, 4addr mode")

@@ -34,7 +34,9 @@ const UNPRIVILEGED: &str =
 
 /// The same in a user namespace.
 const OUTSIDE: &str = "run it outside of the user namespace, or with sockets that a privileged process out there has \
-                       opened (`ringwire open`, sock-fds)";
+                       opened (`ringwire open`, sock-fds), or, from Linux 6.9 on, with a bpffs at /sys/fs/bpf in \
+                       here that such a process has made with rights to hand on (BPF token: delegate_cmds, \
+                       delegate_maps, delegate_progs, delegate_attachs)";
 
 /// All that is wrong with opening like this.
 pub(super) fn find(config: &PortConfig, source: &Source, probe: &Probe) -> Vec<Problem> {
