@@ -99,6 +99,21 @@ fn a_bond_s_frames_come_to_the_queues_of_its_ports() {
 }
 
 #[test]
+fn a_guest_on_a_vlan_interface_has_that_vlan() {
+    let wire = Wire::new();
+    add(&wire, &format!("link {} type vlan id 7", Wire::IFNAME));
+    let far = Wire::PEER_IFNAME;
+    wire.far(&format!("ip link add link {far} name v7 type vlan id 7"));
+    wire.far("ip address add 10.79.0.1/24 dev v7");
+    wire.far("ip link set v7 up");
+    let mut guest = Guest::boot(Options::new().on_interface(&wire, "other0"));
+    guest.ok("ip address add 10.79.0.2/24 dev eth0");
+    guest.ok("ping -q -c 3 -W 5 10.79.0.1");
+    let log = end(guest);
+    assert!(log.contains("other0, skb mode"), "{log}");
+}
+
+#[test]
 fn a_guest_on_a_macvlan_has_its_address() {
     let wire = Wire::new();
     add(

@@ -28,9 +28,9 @@ fn add(words: &str) -> bool {
 }
 
 fn mac(ifname: &str) -> String {
-    let link = ip(&["-oneline", "link", "show", ifname]).unwrap();
+    let link = ip(&["-oneline", "link", "show", ifname]).expect("it is there");
     let mut words = link.split(' ').skip_while(|word| *word != "link/ether");
-    words.nth(1).unwrap().to_owned()
+    words.nth(1).expect("an address").to_owned()
 }
 
 #[test]
