@@ -194,6 +194,24 @@ mod tests {
     }
 
     #[test]
+    fn ports_that_spread_have_commands_of_their_own() {
+        let mut bond = uncovered(0, 1, true);
+        let mut other = bond.spreaders[0].clone();
+        other.name = "eth2".to_owned();
+        other.fewer = "ethtool -L eth2 rx 1 tx 1".to_owned();
+        bond.spreaders.push(other);
+        let fix = bond.fix();
+        for words in [
+            "`ethtool -L eth1 combined 1` and `ethtool -L eth2 rx 1 tx 1`; or ",
+            "`ethtool -X eth1 equal 1` and `ethtool -X eth2 equal 1`, which leaves",
+        ] {
+            assert!(fix.contains(words), "{fix}");
+        }
+        bond.spreaders[0].has_table = false;
+        assert!(!bond.fix().contains("ethtool -X"));
+    }
+
+    #[test]
     fn later_queues_can_be_chosen_by_the_table_only() {
         let two = uncovered(4, 2, true);
         assert!(two.to_string().contains("4 to 5 are opened"), "{two}");
