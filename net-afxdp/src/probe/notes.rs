@@ -47,8 +47,8 @@ fn port_of_another(interface: &Interface) -> Option<Problem> {
     };
     Some(known(
         format!(
-            "{name} is a port of {other}{kind}, which gets nothing any more of what arrives at {name}: \
-             all of it goes to sockets"
+            "{name} is a port of {other}{kind}, which gets nothing any more of what arrives at queues of \
+             {name} that are opened"
         ),
         format!("{take_out}; or use an interface of its own, such as one end of a veth pair"),
     ))
