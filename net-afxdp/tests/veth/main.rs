@@ -33,3 +33,4 @@ mod status;
 mod traffic;
 mod tx_metadata;
 mod unprivileged;
+mod user_namespace;
