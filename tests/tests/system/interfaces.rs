@@ -202,3 +202,28 @@ fn tags_of_802_1ad_need_an_offload_of_their_own_off() {
     guest.ok(ping);
     end(guest);
 }
+
+/// A VLAN interface on the other end, where it can be seen: its frames would come without their tag.
+#[test]
+fn vlans_at_the_other_end_are_warned_of_if_there_are_any() {
+    let wire = Wire::new();
+    wire.near("ip link add other0 type veth peer name other1");
+    let warning = "tags of a VLAN interface on other1, the other end of other0";
+    let fix = "ethtool -K other1 txvlan off tx-vlan-stag-hw-insert off";
+    let open = || {
+        let mut command = wire.vmm_command(&Setup::ringwire());
+        command.args(["open", "--netdev", "af-xdp,ifname=other0", "--"]);
+        let output = command.args(["true", "{netdev}"]).output();
+        let output = output.expect("it can be started");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    assert!(!open().contains(warning));
+    let (_, text) = check(&wire, "af-xdp,ifname=other0");
+    assert!(text.contains(warning) && text.contains(fix), "{text}");
+    wire.near("ip link add link other1 name v9 type vlan id 9");
+    let log = open();
+    assert!(log.contains(warning) && log.contains(fix), "{log}");
+    wire.near(fix);
+    assert!(!open().contains(warning));
+}
