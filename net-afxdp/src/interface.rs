@@ -155,22 +155,24 @@ impl Interface {
 
     /// What to do to have so many queues, besides asking for fewer: the end of a sentence, or nothing.
     pub(crate) fn more_queues(&self, count: u64) -> String {
-        if !self.has_channels {
+        let Some(command) = self.set_queues_command(count) else {
             return String::new();
-        }
-        let (command, max) = (self.set_queues_command(count), self.max_queues());
+        };
+        let max = self.max_queues();
         format!(", or give it more if its driver can (`{command}`; at most {max})")
     }
 
-    /// The command that gives it so many queues, if its driver can.
+    /// The command that gives it so many queues, if its driver can have so many. `None`: their number can't be changed.
     #[must_use]
-    pub fn set_queues_command(&self, count: u64) -> String {
+    pub fn set_queues_command(&self, count: u64) -> Option<String> {
         let name = self.name();
-        if self.separate_channels {
-            format!("ethtool -L {name} rx {count} tx {count}")
-        } else {
-            format!("ethtool -L {name} combined {count}")
-        }
+        self.has_channels.then(|| {
+            if self.separate_channels {
+                format!("ethtool -L {name} rx {count} tx {count}")
+            } else {
+                format!("ethtool -L {name} combined {count}")
+            }
+        })
     }
 
     /// The XDP program that is on it; without its name.
@@ -214,7 +216,9 @@ impl Interface {
 
     /// Whether it is there to have ports, though maybe it has none yet.
     pub(crate) fn is_for_ports(&self) -> bool {
-        self.info.for_ports
+        // A team, unlike a bond, has no IFF_MASTER.
+        let is_team = || self.kind().is_some_and(|kind| kind.name == "team");
+        self.info.for_ports || is_team()
     }
 
     /// The other end, if this is a veth and that is in this network namespace, too.
@@ -254,6 +258,25 @@ mod tests {
         assert_eq!(lo.index(), 1);
         assert!(lo.queues() >= 1);
         assert_eq!(Interface::by_index(lo.index()).unwrap().name(), "lo");
+    }
+
+    #[test]
+    fn bonds_and_teams_are_for_ports() {
+        let of = |kind: &str, for_ports| {
+            let kind = Some(Kind {
+                name: kind.to_owned(),
+                ..Kind::default()
+            });
+            // The name is for what is asked of its driver.
+            let info = LinkInfo {
+                name: "lo".to_owned(),
+                kind,
+                for_ports,
+                ..LinkInfo::default()
+            };
+            Interface::of(info).unwrap().is_for_ports()
+        };
+        assert!(of("bond", true) && of("team", false) && !of("veth", false));
     }
 
     #[test]

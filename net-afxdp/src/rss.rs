@@ -25,8 +25,8 @@ struct Spreader {
     name: String,
     /// It has an indirection table, so that `ethtool -X` can choose the queues.
     has_table: bool,
-    /// The command that gives it no more queues than are opened.
-    fewer: String,
+    /// The command that gives it no more queues than are opened, if its driver knows it.
+    fewer: Option<String>,
 }
 
 impl Spreader {
@@ -103,11 +103,9 @@ impl Uncovered {
         } = self;
         let mut ways = Vec::new();
         if *first == 0 {
-            let fewer: Vec<_> = spreaders
-                .iter()
-                .map(|it| format!("`{}`", it.fewer))
-                .collect();
-            ways.push(fewer.join(" and "));
+            let fewer = spreaders.iter().map(|it| it.fewer.as_ref());
+            let fewer: Option<Vec<_>> = fewer.map(|it| Some(format!("`{}`", it?))).collect();
+            ways.extend(fewer.map(|fewer| fewer.join(" and ")));
         }
         if spreaders.iter().all(|it| it.has_table) {
             let start = match first {
@@ -173,7 +171,7 @@ mod tests {
             spreaders: vec![Spreader {
                 name: "eth1".to_owned(),
                 has_table,
-                fewer: format!("ethtool -L eth1 combined {count}"),
+                fewer: Some(format!("ethtool -L eth1 combined {count}")),
             }],
         }
     }
@@ -198,7 +196,7 @@ mod tests {
         let mut bond = uncovered(0, 1, true);
         let mut other = bond.spreaders[0].clone();
         other.name = "eth2".to_owned();
-        other.fewer = "ethtool -L eth2 rx 1 tx 1".to_owned();
+        other.fewer = Some("ethtool -L eth2 rx 1 tx 1".to_owned());
         bond.spreaders.push(other);
         let fix = bond.fix();
         for words in [
@@ -208,7 +206,8 @@ mod tests {
             assert!(fix.contains(words), "{fix}");
         }
         bond.spreaders[0].has_table = false;
-        assert!(!bond.fix().contains("ethtool -X"));
+        bond.spreaders[1].fewer = None;
+        assert!(!bond.fix().contains("ethtool"), "{}", bond.fix());
     }
 
     #[test]

@@ -126,11 +126,11 @@ fn configuration(config: &PortConfig, probe: &Probe, problems: &mut Vec<Problem>
                 config.queues,
                 config.start_queue
             ),
-            if last <= u64::from(max) {
-                let command = interface.set_queues_command(last);
-                format!("`{command}` (its driver can have {max})")
-            } else {
-                format!("ask for fewer: its driver can have {max} at most")
+            match interface.set_queues_command(last) {
+                Some(command) if last <= u64::from(max) => {
+                    format!("`{command}` (its driver can have {max})")
+                }
+                _ => format!("ask for fewer: its driver can have {max} at most"),
             },
         ));
     }

@@ -118,6 +118,21 @@ fn a_port_of_another_interface_is_known_with_its_master() {
 }
 
 #[test]
+fn a_number_of_queues_that_can_t_be_changed_has_no_command_for_that() {
+    let Some(_net) = with("numrxqueues 4 numtxqueues 4 type ifb") else {
+        return;
+    };
+    let (_, known) = problems(&Probe::interface("rwother").unwrap());
+    let note = known.iter().find(|it| it.contains("spreads what it"));
+    let note = note.unwrap_or_else(|| panic!("{known:?}"));
+    assert!(
+        note.ends_with("queues=4, with as many vCPUs if each is to have a thread of its own"),
+        "{note}"
+    );
+    assert!(!note.contains("ethtool -L"), "{note}");
+}
+
+#[test]
 fn an_interface_without_ethernet_is_refused() {
     let Some(_net) = Net::new() else { return };
     if !try_ip("tuntap add mode tun name rwother") {
