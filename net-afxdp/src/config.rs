@@ -14,10 +14,11 @@ pub const MAX_FRAMES: u32 = 1 << 18;
 /// XDP program come from is said apart, by a [`Source`](crate::Source).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PortConfig {
-    /// Name of an interface in the calling thread's network namespace.
+    /// Name of an interface in the calling thread's network namespace, or an alternative name of it.
     pub ifname: String,
-    /// Where the XDP program is to run. `None`: natively if that works, else in skb mode. A program
-    /// of others is not moved: it must run there already.
+    /// Where the XDP program is to run. `None`: natively if that works, else in skb mode; on an interface
+    /// that has ports, such as a bond, in skb mode only. A program of others is not moved: it must run there
+    /// already.
     pub mode: Option<AttachMode>,
     /// Copy mode even where the driver has zero-copy.
     pub force_copy: bool,

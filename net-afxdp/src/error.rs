@@ -30,6 +30,28 @@ pub enum OpenError {
         /// What failed because of that.
         source: Box<OpenError>,
     },
+    /// It can be nobody's network card.
+    #[error("{interface} can't be used: {why}. {fix}")]
+    Unfit {
+        /// Name of the interface.
+        interface: String,
+        /// Why, as the end of a sentence.
+        why: String,
+        /// What to do, as a sentence.
+        fix: String,
+    },
+    /// In native mode, its sockets would get nothing.
+    #[error("{interface}: {what}, but {why}. {fix}")]
+    OnPorts {
+        /// Name of the interface.
+        interface: String,
+        /// What was asked for, or is there.
+        what: String,
+        /// What is in the way.
+        why: String,
+        /// What to do, as a sentence.
+        fix: String,
+    },
     /// No queue was asked for.
     #[error("at least one queue must be opened")]
     NoQueues,
@@ -53,8 +75,7 @@ pub enum OpenError {
     /// The interface has fewer queues.
     #[error(
         "{interface} has {available} queue{}, the first of which is 0, but {queues} from \
-         {start_queue} on {} asked for. Ask for fewer, or give it more if its driver can \
-         (`{command}`; at most {max})",
+         {start_queue} on {} asked for. Ask for fewer{fix}",
         plural(*available), if *queues == 1 { "was" } else { "were" },
     )]
     TooManyQueues {
@@ -66,10 +87,8 @@ pub enum OpenError {
         queues: u32,
         /// Number that there is.
         available: u32,
-        /// Number that there can be.
-        max: u32,
-        /// The command that gives it enough, if it can have so many.
-        command: String,
+        /// What else there is to do, as the end of a sentence; empty: nothing.
+        fix: String,
     },
     /// The XDP program is not on the interface.
     #[error("{interface}: {source}")]

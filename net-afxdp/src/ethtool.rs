@@ -1,7 +1,9 @@
 #![expect(unsafe_code, reason = "ethtool's ioctl has no safe wrapper")]
 //! What a driver says through ethtool's ioctl (linux/ethtool.h).
 
-use std::{ffi::CString, io, os::fd::AsRawFd};
+use std::{ffi::CString, io, os::fd::AsRawFd, path::Path};
+
+use crate::features;
 
 /// `ETHTOOL_GDRVINFO`.
 const GDRVINFO: u32 = 0x03;
@@ -42,6 +44,9 @@ const FLAGS: [(&str, u32); 3] = [
     ("rxvlan", FLAG_RXVLAN),
     ("txvlan", FLAG_TXVLAN),
 ];
+
+/// Offloads that have neither.
+const NAMED: [&str; 2] = ["rx-vlan-stag-hw-parse", "tx-vlan-stag-hw-insert"];
 
 /// Work that a card or the kernel's stack does on frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,8 +119,11 @@ unsafe impl Data for Indirections {}
 struct DriverInfo {
     command: u32,
     driver: [u8; 32],
-    /// version, fw_version, bus_info, erom_version; reserved2; five numbers.
-    rest: [u8; 4 * 32 + 12 + 5 * 4],
+    /// version, fw_version.
+    versions: [u8; 2 * 32],
+    bus_info: [u8; 32],
+    /// erom_version; reserved2; five numbers.
+    rest: [u8; 32 + 12 + 5 * 4],
 }
 
 // SAFETY: as long as the kernel's struct of GDRVINFO, the only command it is made with.
@@ -200,19 +208,43 @@ pub(crate) fn indirections(interface: &str) -> io::Result<Option<Vec<u32>>> {
 /// # Errors
 /// The system's, when the interface is gone.
 pub(crate) fn driver(interface: &str) -> io::Result<Option<String>> {
-    let info = ask(
+    let name = driver_info(interface)?.map(|info| text(&info.driver));
+    Ok(name.filter(|name| !name.is_empty()))
+}
+
+/// Whether it is a virtual function of a card (SR-IOV), as far as this process sees `/sys`.
+///
+/// # Errors
+/// The system's, when the interface is gone.
+pub(crate) fn is_virtual_function(interface: &str) -> io::Result<bool> {
+    let bus = driver_info(interface)?.map(|info| text(&info.bus_info));
+    Ok(bus.is_some_and(|bus| {
+        // An address, such as 0000:01:00.0; a driver without a bus may write anything.
+        let is_address = bus
+            .bytes()
+            .all(|it| it.is_ascii_hexdigit() || b":.".contains(&it));
+        let device = Path::new("/sys/bus/pci/devices").join(&bus);
+        is_address && bus.contains(':') && device.join("physfn").exists()
+    }))
+}
+
+fn driver_info(interface: &str) -> io::Result<Option<DriverInfo>> {
+    ask(
         interface,
         DriverInfo {
             command: GDRVINFO,
             driver: [0; 32],
+            versions: [0; _],
+            bus_info: [0; 32],
             rest: [0; _],
         },
-    )?;
-    let name = info.map(|info| {
-        let name = info.driver.split(|byte| *byte == 0).next();
-        String::from_utf8_lossy(name.unwrap_or_default()).into_owned()
-    });
-    Ok(name.filter(|name| !name.is_empty()))
+    )
+}
+
+/// Up to the first zero.
+fn text(field: &[u8]) -> String {
+    let text = field.split(|byte| *byte == 0).next();
+    String::from_utf8_lossy(text.unwrap_or_default()).into_owned()
 }
 
 /// The speed of the interface's link, as far as the driver says.
@@ -248,11 +280,11 @@ pub(crate) fn link_speed(interface: &str) -> io::Result<LinkSpeed> {
     })
 }
 
-/// The interface's offloads, as far as the driver says.
+/// The offloads of the interface of that name and index, as far as the driver says.
 ///
 /// # Errors
 /// The system's, when the interface is gone.
-pub(crate) fn offloads(interface: &str) -> io::Result<Vec<Offload>> {
+pub(crate) fn offloads(interface: &str, index: u32) -> io::Result<Vec<Offload>> {
     let value = |command| ask(interface, Value { command, data: 0 });
     let mut offloads = Vec::new();
     for (name, command) in OFFLOADS {
@@ -263,6 +295,12 @@ pub(crate) fn offloads(interface: &str) -> io::Result<Vec<Offload>> {
         offloads.extend(FLAGS.map(|(name, flag)| Offload {
             name,
             on: flags.data & flag != 0,
+        }));
+    }
+    if let Ok(active) = features::active(index) {
+        offloads.extend(NAMED.map(|name| Offload {
+            name,
+            on: active.iter().any(|it| it == name),
         }));
     }
     Ok(offloads)
@@ -325,7 +363,7 @@ mod tests {
 
     #[test]
     fn loopback_has_offloads_and_other_names_are_errors() {
-        let offloads = offloads("lo").unwrap();
+        let offloads = offloads("lo", 1).unwrap();
         assert!(offloads.iter().any(|it| it.name == "gso"), "{offloads:?}");
         assert_eq!(link_speed("lo").unwrap(), LinkSpeed::default());
         let missing = "rw-not-there";

@@ -4,12 +4,12 @@ use std::io;
 
 use crate::{
     ethtool::{self, LinkSpeed},
-    netlink::{Asker, LinkInfo, Which},
+    netlink::{Asker, Kind, LinkInfo, Which},
     program::ForeignProgram,
 };
 
-/// Longest name of an interface, in bytes (`IFNAMSIZ` less the terminator).
-const NAME_MAX: usize = 15;
+/// Longest name that an interface can have, as an alternative one, in bytes (`ALTIFNAMSIZ` less the terminator).
+const NAME_MAX: usize = 127;
 
 /// Why there is nothing to know about an interface.
 #[derive(Debug, thiserror::Error)]
@@ -24,7 +24,7 @@ pub enum InterfaceError {
         name: String,
     },
     /// No interface can have that name.
-    #[error("{name:?} can't be the name of a network interface: it must have 1 to 15 bytes")]
+    #[error("{name:?} can't be the name of a network interface: it must have 1 to 127 bytes")]
     BadName {
         /// The name asked for.
         name: String,
@@ -45,12 +45,14 @@ pub struct Interface {
     info: LinkInfo,
     queues: u32,
     max_queues: u32,
+    /// Its driver knows `ethtool -L`.
+    has_channels: bool,
     /// `ethtool -L` counts receive and transmit queues each for themselves.
     separate_channels: bool,
 }
 
 impl Interface {
-    /// Asks about the interface of that name in the calling thread's network namespace.
+    /// Asks about the interface of that name, or alternative name, in the calling thread's network namespace.
     ///
     /// # Errors
     /// [`InterfaceError`].
@@ -72,7 +74,10 @@ impl Interface {
     }
 
     fn query(which: Which<'_>) -> io::Result<Self> {
-        let info = Asker::open()?.ask(which)?;
+        Self::of(Asker::open()?.ask(which)?)
+    }
+
+    fn of(info: LinkInfo) -> io::Result<Self> {
         let channels = ethtool::channels(&info.name)?;
         let (queues, max_queues) = match &channels {
             Some(channels) if channels.queues() != 0 => (channels.queues(), channels.max_queues()),
@@ -86,6 +91,7 @@ impl Interface {
             info,
             queues,
             max_queues: max_queues.max(queues),
+            has_channels: channels.is_some(),
             separate_channels: channels.is_some_and(|channels| !channels.are_combined()),
         })
     }
@@ -96,7 +102,7 @@ impl Interface {
         self.info.index
     }
 
-    /// Its name.
+    /// Its name, though it was looked for by an alternative one.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.info.name
@@ -147,21 +153,72 @@ impl Interface {
         self.max_queues
     }
 
-    /// The command that gives it so many queues, if its driver can.
+    /// What to do to have so many queues, besides asking for fewer: the end of a sentence, or nothing.
+    pub(crate) fn more_queues(&self, count: u64) -> String {
+        let Some(command) = self.set_queues_command(count) else {
+            return String::new();
+        };
+        let max = self.max_queues();
+        format!(", or give it more if its driver can (`{command}`; at most {max})")
+    }
+
+    /// The command that gives it so many queues, if its driver can have so many. `None`: their number can't be changed.
     #[must_use]
-    pub fn set_queues_command(&self, count: u64) -> String {
+    pub fn set_queues_command(&self, count: u64) -> Option<String> {
         let name = self.name();
-        if self.separate_channels {
-            format!("ethtool -L {name} rx {count} tx {count}")
-        } else {
-            format!("ethtool -L {name} combined {count}")
-        }
+        self.has_channels.then(|| {
+            if self.separate_channels {
+                format!("ethtool -L {name} rx {count} tx {count}")
+            } else {
+                format!("ethtool -L {name} combined {count}")
+            }
+        })
     }
 
     /// The XDP program that is on it; without its name.
     #[must_use]
     pub fn xdp_program(&self) -> Option<&ForeignProgram> {
         self.info.xdp.as_ref()
+    }
+
+    /// What its frames are (`ARPHRD_*`, linux/if_arp.h).
+    pub(crate) fn link_type(&self) -> u16 {
+        self.info.link_type
+    }
+
+    /// What made it. `None`: a driver of hardware, or tun.
+    pub(crate) fn kind(&self) -> Option<&Kind> {
+        self.info.kind.as_ref()
+    }
+
+    /// The interface that it is a port of, a bridge for instance.
+    pub(crate) fn master(&self) -> Option<Self> {
+        Self::by_index(self.info.master?).ok()
+    }
+
+    /// Those that are its ports. None also if the kernel does not say.
+    pub(crate) fn ports(&self) -> Vec<Self> {
+        self.others(|it| it.master == Some(self.index()))
+    }
+
+    /// Whether there is a VLAN interface on it.
+    pub(crate) fn has_vlans(&self) -> bool {
+        let is_vlan = |it: &LinkInfo| it.kind.as_ref().is_some_and(|kind| kind.name == "vlan");
+        let is_here = |it: &LinkInfo| it.link == Some(self.index()) && !it.link_elsewhere;
+        !self.others(|it| is_vlan(it) && is_here(it)).is_empty()
+    }
+
+    fn others(&self, wanted: impl Fn(&LinkInfo) -> bool) -> Vec<Self> {
+        let found = Asker::open().and_then(|mut asker| asker.all(wanted));
+        let found = found.unwrap_or_default().into_iter();
+        found.filter_map(|info| Self::of(info).ok()).collect()
+    }
+
+    /// Whether it is there to have ports, though maybe it has none yet.
+    pub(crate) fn is_for_ports(&self) -> bool {
+        // A team, unlike a bond, has no IFF_MASTER.
+        let is_team = || self.kind().is_some_and(|kind| kind.name == "team");
+        self.info.for_ports || is_team()
     }
 
     /// The other end, if this is a veth and that is in this network namespace, too.
@@ -184,7 +241,8 @@ impl Interface {
 
 fn explain(name: String, source: io::Error) -> InterfaceError {
     match source.raw_os_error() {
-        Some(libc::ENODEV | libc::ENXIO) => InterfaceError::Missing { name },
+        // EINVAL: a kernel without alternative names (before 5.5).
+        Some(libc::ENODEV | libc::ENXIO | libc::EINVAL) => InterfaceError::Missing { name },
         _ => InterfaceError::Query { name, source },
     }
 }
@@ -203,6 +261,25 @@ mod tests {
     }
 
     #[test]
+    fn bonds_and_teams_are_for_ports() {
+        let of = |kind: &str, for_ports| {
+            let kind = Some(Kind {
+                name: kind.to_owned(),
+                ..Kind::default()
+            });
+            // The name is for what is asked of its driver.
+            let info = LinkInfo {
+                name: "lo".to_owned(),
+                kind,
+                for_ports,
+                ..LinkInfo::default()
+            };
+            Interface::of(info).unwrap().is_for_ports()
+        };
+        assert!(of("bond", true) && of("team", false) && !of("veth", false));
+    }
+
+    #[test]
     fn a_missing_interface_is_named() {
         let error = Interface::by_name("rw-not-there").unwrap_err().to_string();
         assert!(
@@ -215,7 +292,7 @@ mod tests {
 
     #[test]
     fn impossible_names_are_refused() {
-        for name in ["", "a-name-too-long-", "nul\0"] {
+        for name in ["", &"n".repeat(128), "nul\0"] {
             let error = Interface::by_name(name).unwrap_err();
             assert!(matches!(error, InterfaceError::BadName { .. }), "{error}");
         }

@@ -122,15 +122,19 @@ mod counters;
 mod diag;
 mod error;
 mod ethtool;
+mod features;
 mod frame;
+mod genl;
 mod handed;
 mod handle;
 mod in_flight;
 mod interface;
+mod kind;
 mod libxdp;
 mod link;
 mod memlock;
 mod multi_buffer;
+mod namespace;
 mod netdev;
 mod netlink;
 #[cfg(test)]
@@ -156,6 +160,7 @@ mod sys;
 mod tx_metadata;
 mod uapi;
 mod umem;
+mod wireless;
 mod xskmap;
 
 pub use config::{MAX_FRAMES, MIN_FRAMES, PortConfig, Require};

@@ -6,44 +6,29 @@
 use std::io;
 
 use netlink_packet_core::{
-    NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload, NlasIterator,
+    DefaultNla, NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader, NetlinkMessage,
+    NetlinkPayload,
 };
 use netlink_packet_route::{
-    AddressFamily, RouteNetlinkMessage,
-    link::{LinkAttribute, LinkFlags, LinkHeader, LinkMessage},
+    RouteNetlinkMessage,
+    link::{LinkAttribute, LinkMessage},
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
-use crate::program::ForeignProgram;
+mod link_info;
+
+pub(crate) use link_info::{Kind, LinkInfo};
+use link_info::{link_header, link_info};
+
+/// Longest name of an interface, in bytes (`IFNAMSIZ` less the terminator).
+const NAME_MAX: usize = 15;
+
+/// Attribute of a question: an alternative name (linux/if_link.h).
+const IFLA_ALT_IFNAME: u16 = 53;
 
 /// Room for the messages of one read, in bytes. One about an interface has a few KiB, unless one
 /// asks for its virtual functions.
 pub(crate) const MESSAGE_SPACE: usize = 64 * 1024;
-
-/// Bytes of the header of a message about an interface (`struct ifinfomsg`).
-const LINK_HEADER: usize = 16;
-
-/// What a message says about an interface.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct LinkInfo {
-    pub(crate) index: u32,
-    pub(crate) name: String,
-    /// Maximum transmission unit in bytes, without the Ethernet header.
-    pub(crate) mtu: u32,
-    pub(crate) mac: Option<[u8; 6]>,
-    /// Switched on (`ip link set up`).
-    pub(crate) admin_up: bool,
-    /// Switched on and the other end is there.
-    pub(crate) running: bool,
-    /// Numbers of queues that the driver allotted.
-    pub(crate) rx_queues: u32,
-    pub(crate) tx_queues: u32,
-    pub(crate) xdp: Option<ForeignProgram>,
-    /// Index of the interface that it is on or, of a veth, at the other end of; in this network namespace, unless
-    /// `link_elsewhere`.
-    pub(crate) link: Option<u32>,
-    pub(crate) link_elsewhere: bool,
-}
 
 /// A message, as far as it matters.
 #[derive(Debug)]
@@ -54,6 +39,8 @@ pub(crate) enum Message {
     Gone(u32),
     /// The answer is an error (0: success).
     Error(i32),
+    /// The end of several answers.
+    Done,
     /// Anything else.
     Other,
 }
@@ -61,6 +48,7 @@ pub(crate) enum Message {
 /// How to name the interface asked for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Which<'a> {
+    /// Its name, or another one that it has (`ip link property add ... altname`).
     Name(&'a str),
     Index(u32),
 }
@@ -93,20 +81,46 @@ impl Asker {
     /// The system's: `ENODEV` when there is no such interface.
     pub(crate) fn ask(&mut self, which: Which<'_>) -> io::Result<LinkInfo> {
         self.socket.send(&question(which), 0)?;
+        self.read()?;
+        match messages(&self.answer).next() {
+            Some(Message::Link(info)) => Ok(info),
+            Some(Message::Error(code)) => Err(io::Error::from_raw_os_error(code.abs())),
+            _ => Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the kernel's answer is not about an interface",
+            )),
+        }
+    }
+
+    /// Asks about all interfaces, and keeps those that are `wanted`.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn all(&mut self, wanted: impl Fn(&LinkInfo) -> bool) -> io::Result<Vec<LinkInfo>> {
+        self.socket
+            .send(&request(LinkMessage::default(), NLM_F_DUMP), 0)?;
+        let mut found = Vec::new();
+        loop {
+            self.read()?;
+            for message in messages(&self.answer) {
+                match message {
+                    Message::Link(info) if wanted(&info) => found.push(info),
+                    Message::Error(code) => return Err(io::Error::from_raw_os_error(code.abs())),
+                    Message::Done => return Ok(found),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// Reads what the kernel says next.
+    fn read(&mut self) -> io::Result<()> {
         loop {
             self.answer.clear();
             match self.socket.recv(&mut self.answer, 0) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                result => result?,
-            };
-            return match messages(&self.answer).next() {
-                Some(Message::Link(info)) => Ok(info),
-                Some(Message::Error(code)) => Err(io::Error::from_raw_os_error(code.abs())),
-                _ => Err(io::Error::new(
-                    io::ErrorKind::InvalidData,
-                    "the kernel's answer is not about an interface",
-                )),
-            };
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => return result.map(drop),
+            }
         }
     }
 }
@@ -114,12 +128,24 @@ impl Asker {
 fn question(which: Which<'_>) -> Vec<u8> {
     let mut link = LinkMessage::default();
     match which {
-        Which::Name(name) => link.attributes.push(LinkAttribute::IfName(name.to_owned())),
+        // Up to 15 bytes, the kernel looks for both kinds of names.
+        Which::Name(name) if name.len() <= NAME_MAX => {
+            link.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        }
+        Which::Name(name) => {
+            let name = [name.as_bytes(), &[0]].concat();
+            let name = DefaultNla::new(IFLA_ALT_IFNAME, name);
+            link.attributes.push(LinkAttribute::Other(name));
+        }
         Which::Index(index) => link.header.index = index,
     }
+    request(link, 0)
+}
+
+fn request(link: LinkMessage, flags: u16) -> Vec<u8> {
     let payload = NetlinkPayload::from(RouteNetlinkMessage::GetLink(link));
     let mut request = NetlinkMessage::new(NetlinkHeader::default(), payload);
-    request.header.flags = NLM_F_REQUEST;
+    request.header.flags = NLM_F_REQUEST | flags;
     request.finalize();
     let mut bytes = vec![0; request.buffer_len()];
     request.serialize(&mut bytes);
@@ -144,6 +170,7 @@ fn message(kind: u16, payload: &[u8]) -> Message {
         libc::NLMSG_ERROR => payload
             .first_chunk()
             .map(|code| Message::Error(i32::from_ne_bytes(*code))),
+        libc::NLMSG_DONE => Some(Message::Done),
         kind if kind == i32::from(libc::RTM_NEWLINK) => link_info(payload).map(Message::Link),
         kind if kind == i32::from(libc::RTM_DELLINK) => {
             link_header(payload).map(|header| Message::Gone(header.index))
@@ -151,79 +178,6 @@ fn message(kind: u16, payload: &[u8]) -> Message {
         _ => None,
     };
     parsed.unwrap_or(Message::Other)
-}
-
-/// The header, if the message is about an interface itself, and not about its role as a bridge
-/// port, which comes with the same message types.
-fn link_header(payload: &[u8]) -> Option<LinkHeader> {
-    let header = LinkHeader::parse(payload).ok()?;
-    (header.interface_family == AddressFamily::Unspec).then_some(header)
-}
-
-/// Picks out what matters. `None` also for messages that leave most out (wireless events do).
-fn link_info(payload: &[u8]) -> Option<LinkInfo> {
-    let header = link_header(payload)?;
-    let up = header.flags.contains(LinkFlags::Up);
-    let mut info = LinkInfo {
-        index: header.index,
-        admin_up: up,
-        running: up && header.flags.contains(LinkFlags::Running),
-        ..LinkInfo::default()
-    };
-    for attribute in NlasIterator::new(payload.get(LINK_HEADER..)?) {
-        let attribute = attribute.ok()?;
-        let value = attribute.value();
-        match attribute.kind() {
-            libc::IFLA_IFNAME => {
-                let name = value.strip_suffix(&[0]).unwrap_or(value);
-                info.name = String::from_utf8_lossy(name).into_owned();
-            }
-            libc::IFLA_MTU => info.mtu = number(value)?,
-            libc::IFLA_ADDRESS => info.mac = value.try_into().ok(),
-            libc::IFLA_NUM_TX_QUEUES => info.tx_queues = number(value)?,
-            libc::IFLA_NUM_RX_QUEUES => info.rx_queues = number(value)?,
-            libc::IFLA_LINK => info.link = number(value),
-            libc::IFLA_LINK_NETNSID => info.link_elsewhere = true,
-            libc::IFLA_XDP => info.xdp = xdp_program(value),
-            _ => {}
-        }
-    }
-    (!info.name.is_empty()).then_some(info)
-}
-
-fn number(value: &[u8]) -> Option<u32> {
-    value.try_into().ok().map(u32::from_ne_bytes)
-}
-
-/// The program in a nest of `IFLA_XDP_*` attributes (linux/if_link.h).
-fn xdp_program(nest: &[u8]) -> Option<ForeignProgram> {
-    const IFLA_XDP_ATTACHED: u16 = 2;
-    const IFLA_XDP_PROG_ID: u16 = 4;
-    const IFLA_XDP_HW_PROG_ID: u16 = 7;
-    let mut mode = None;
-    let mut id = None;
-    for attribute in NlasIterator::new(nest) {
-        let attribute = attribute.ok()?;
-        match attribute.kind() {
-            IFLA_XDP_ATTACHED => {
-                mode = match attribute.value().first()? {
-                    0 => return None,
-                    1 => Some("native"),
-                    2 => Some("skb"),
-                    3 => Some("offloaded"),
-                    _ => Some("several"),
-                }
-            }
-            // With several modes there is one of each mode instead of the first of these.
-            IFLA_XDP_PROG_ID..=IFLA_XDP_HW_PROG_ID => id = id.or(number(attribute.value())),
-            _ => {}
-        }
-    }
-    Some(ForeignProgram {
-        id: id?,
-        name: None,
-        mode: mode?,
-    })
 }
 
 #[cfg(test)]
@@ -285,6 +239,70 @@ mod tests {
         assert_eq!((info.link, info.link_elsewhere), (Some(8), false));
         let program = info.xdp.clone().unwrap();
         assert_eq!((program.id, program.mode), (99, "native"));
+    }
+
+    /// An attribute inside of another one.
+    fn nested(kind: u16, value: &[u8]) -> Vec<u8> {
+        let length = u16::try_from(value.len()).unwrap() + 4;
+        let mut bytes = [length.to_ne_bytes(), kind.to_ne_bytes()].concat();
+        bytes.extend(value);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    fn info(flags: u32, attributes: &[(u16, &[u8])]) -> LinkInfo {
+        let name: (u16, &[u8]) = (libc::IFLA_IFNAME, b"a\0");
+        let message = bytes(libc::RTM_NEWLINK, 0, flags, &[&[name], attributes].concat());
+        match parse(&message).pop() {
+            Some(Message::Link(info)) => info,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn kinds_are_read_with_the_modes_that_matter() {
+        for (name, mode, shares, routes) in [
+            ("macvlan", &4u32.to_ne_bytes()[..], true, false),
+            ("macvtap", &8u32.to_ne_bytes(), false, false),
+            ("ipvlan", &0u16.to_ne_bytes(), true, false),
+            ("ipvlan", &1u16.to_ne_bytes(), true, true),
+            ("ipvtap", &2u16.to_ne_bytes(), true, true),
+            ("ipvlan", b"", true, false),
+            ("bond", &1u8.to_ne_bytes(), false, false),
+        ] {
+            let data = nested(1, mode);
+            let kind = [
+                nested(libc::IFLA_INFO_KIND, &[name.as_bytes(), &[0]].concat()),
+                nested(libc::IFLA_INFO_DATA, &data),
+            ];
+            let info = info(0, &[(libc::IFLA_LINKINFO, &kind.concat())]);
+            let name = name.to_owned();
+            let expected = Kind {
+                name,
+                shares,
+                routes,
+            };
+            assert_eq!(info.kind, Some(expected));
+        }
+        assert_eq!(info(0, &[]).kind, None);
+        assert_eq!(info(0, &[(libc::IFLA_LINKINFO, b"")]).kind, None);
+    }
+
+    #[test]
+    fn ports_and_their_masters_are_told() {
+        let port = info(0x800, &[(libc::IFLA_MASTER, &9u32.to_ne_bytes())]);
+        assert_eq!((port.master, port.for_ports), (Some(9), false));
+        let bond = info(0x400, &[]);
+        assert_eq!((bond.master, bond.for_ports), (None, true));
+        assert_eq!(bond.link_type, 1, "Ethernet");
+    }
+
+    #[test]
+    fn all_interfaces_can_be_asked_for() {
+        let all = Asker::open().unwrap().all(|_| true).unwrap();
+        assert!(all.iter().any(|it| it.name == "lo" && it.link_type == 772));
+        let none = Asker::open().unwrap().all(|_| false).unwrap();
+        assert!(none.is_empty());
     }
 
     #[test]

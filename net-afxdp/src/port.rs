@@ -1,6 +1,7 @@
 //! An interface opened for AF_XDP: its program and as many of its queues as asked for.
 
 use std::{
+    borrow::Cow,
     io,
     os::fd::{AsFd, OwnedFd},
 };
@@ -11,6 +12,7 @@ use crate::{
     ethtool::{self, LinkSpeed},
     handle::CopyMode,
     interface::{Interface, InterfaceError},
+    kind,
     multi_buffer::{self, FrameLimits},
     probe,
     program::AttachMode,
@@ -75,7 +77,11 @@ impl Port {
         memory: Option<&SharedMemory>,
     ) -> Result<Self, OpenError> {
         let interface = look_up(config)?;
-        Self::open_on(config, &interface, source, memory)
+        let config = match source {
+            Source::OwnProgram => kind::settle(config, &interface)?,
+            _ => Cow::Borrowed(config),
+        };
+        Self::open_on(&config, &interface, source, memory)
             .map_err(|error| or_gone(&interface, error))
     }
 
@@ -95,6 +101,7 @@ impl Port {
         };
         let queues = opening.queues(&mut steering, sockets)?;
         let watch = ProgramWatch::start(interface)?;
+        probe::warn(interface);
         let promiscuous = match &steering {
             Steering::Own(_) => {
                 rss::warn_about_others(config, interface);
@@ -200,6 +207,7 @@ fn usable_mtu(interface: &Interface, queues: &[Queue]) -> u32 {
 pub(crate) fn look_up(config: &PortConfig) -> Result<Interface, OpenError> {
     check(config)?;
     let interface = Interface::by_name(&config.ifname)?;
+    kind::check(&interface)?;
     check_queues(config, &interface)?;
     interface.warn_if_down();
     Ok(interface)
@@ -243,9 +251,7 @@ pub(crate) fn check_queues(config: &PortConfig, interface: &Interface) -> Result
         start_queue: config.start_queue,
         queues: config.queues,
         available: interface.queues(),
-        max: interface.max_queues(),
-        command: interface
-            .set_queues_command(u64::from(config.start_queue) + u64::from(config.queues)),
+        fix: interface.more_queues(u64::from(config.start_queue) + u64::from(config.queues)),
     })
 }
 

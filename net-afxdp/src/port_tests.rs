@@ -50,7 +50,8 @@ fn what_is_required_must_be_possible() {
 fn too_many_queues_say_how_many_there_are() {
     let text = refusal(|config| config.queues = 100_000);
     assert!(text.starts_with("lo has "), "{text}");
-    assert!(text.contains("ethtool -L lo combined 100000"), "{text}");
+    // Its driver can't change that.
+    assert!(text.ends_with("asked for. Ask for fewer"), "{text}");
     let text = refusal(|config| config.start_queue = u32::MAX);
     assert!(
         text.contains("1 from 4294967295 on was asked for"),

@@ -11,7 +11,7 @@ use crate::{
     config::PortConfig,
     error::{OpenError, QueueError},
     interface::Interface,
-    multi_buffer, port,
+    kind, multi_buffer, port, probe,
     program::{AttachMode, AttachedProgram, ProgramError},
     promiscuous::Promiscuous,
     rss, socket,
@@ -51,7 +51,8 @@ impl Prepared {
     /// [`OpenError`]; nothing is left behind.
     pub fn open(config: &PortConfig) -> Result<Self, OpenError> {
         let interface = port::look_up(config)?;
-        Self::open_on(config, interface.clone()).map_err(|error| port::or_gone(&interface, error))
+        let config = kind::settle(config, &interface)?;
+        Self::open_on(&config, interface.clone()).map_err(|error| port::or_gone(&interface, error))
     }
 
     fn open_on(config: &PortConfig, interface: Interface) -> Result<Self, OpenError> {
@@ -68,6 +69,7 @@ impl Prepared {
             })?);
         }
         let watch = ProgramWatch::start(&interface)?;
+        probe::warn(&interface);
         rss::warn_about_others(config, &interface);
         Ok(Self {
             promiscuous: Promiscuous::begin(&interface),

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fmt};
 
-use crate::{config::PortConfig, ethtool, interface::Interface};
+use crate::{config::PortConfig, ethtool, interface::Interface, kind::Ports};
 
 /// Receive queues that frames come to and that are not opened: what arrives there goes to the host's
 /// network stack, as the XDP program leaves it alone.
@@ -15,10 +15,34 @@ pub(crate) struct Uncovered {
     queues: u32,
     /// Those that frames come to although nobody has opened them.
     others: BTreeSet<u32>,
+    /// Those that do the spreading: the interface itself, or its ports, whose queue numbers its frames keep.
+    spreaders: Vec<Spreader>,
+}
+
+/// An interface that spreads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Spreader {
+    name: String,
     /// It has an indirection table, so that `ethtool -X` can choose the queues.
     has_table: bool,
-    /// The command that gives it no more queues than are opened.
-    fewer: String,
+    /// The command that gives it no more queues than are opened, if its driver knows it.
+    fewer: Option<String>,
+}
+
+impl Spreader {
+    /// Of `interface`, with the queues that it spreads over; `count` of them are opened.
+    fn of(interface: &Interface, count: u32) -> (Self, Vec<u32>) {
+        let name = interface.name();
+        // Not known is no reason not to open it.
+        let table = ethtool::indirections(name).unwrap_or_default();
+        let spreader = Self {
+            name: name.to_owned(),
+            has_table: table.is_some(),
+            fewer: interface.set_queues_command(u64::from(count)),
+        };
+        let queues = table.unwrap_or_else(|| (0..interface.queues()).collect());
+        (spreader, queues)
+    }
 }
 
 /// Tells in the log what goes past the queues that are to be opened.
@@ -41,46 +65,57 @@ impl Uncovered {
         if count == 0 || count >= queues || covered.end > queues {
             return None;
         }
-        // Not known is no reason not to open it.
-        let table = ethtool::indirections(interface.name()).unwrap_or_default();
-        let has_table = table.is_some();
-        let reached = table.unwrap_or_else(|| (0..queues).collect());
+        // A bond has 16 queues whatever its ports have.
+        let ports = Ports::of(interface);
+        let (spreaders, reached): (Vec<_>, Vec<_>) = match &ports {
+            Some(ports) => {
+                let ports = ports.ports().iter();
+                ports.map(|port| Spreader::of(port, count)).unzip()
+            }
+            None => [Spreader::of(interface, count)].into_iter().unzip(),
+        };
         let others: BTreeSet<_> = reached
             .into_iter()
-            .filter(|queue| !covered.contains(queue))
+            .flatten()
+            .filter(|queue| *queue < queues && !covered.contains(queue))
             .collect();
         (!others.is_empty()).then(|| Self {
             interface: interface.name().to_owned(),
             first,
             count,
-            queues,
+            queues: match ports {
+                Some(_) => others.last().map_or(0, |last| last + 1),
+                None => queues,
+            },
             others,
-            has_table,
-            fewer: interface.set_queues_command(u64::from(count)),
+            spreaders,
         })
     }
 
     /// What to do about it.
     pub(crate) fn fix(&self) -> String {
         let Self {
-            interface,
             first,
             count,
             queues,
+            spreaders,
             ..
         } = self;
         let mut ways = Vec::new();
         if *first == 0 {
-            ways.push(format!("`{}`", self.fewer));
+            let fewer = spreaders.iter().map(|it| it.fewer.as_ref());
+            let fewer: Option<Vec<_>> = fewer.map(|it| Some(format!("`{}`", it?))).collect();
+            ways.extend(fewer.map(|fewer| fewer.join(" and ")));
         }
-        if self.has_table {
+        if spreaders.iter().all(|it| it.has_table) {
             let start = match first {
                 0 => String::new(),
                 _ => format!("start {first} "),
             };
-            ways.push(format!(
-                "`ethtool -X {interface} {start}equal {count}`, which leaves the others to the host"
-            ));
+            let equal = |it: &Spreader| format!("`ethtool -X {} {start}equal {count}`", it.name);
+            let equal: Vec<_> = spreaders.iter().map(equal).collect();
+            let all = equal.join(" and ");
+            ways.push(format!("{all}, which leaves the others to the host"));
         }
         let start = if *first == 0 { "" } else { "start-queue=0," };
         ways.push(format!(
@@ -133,8 +168,11 @@ mod tests {
             others: (0..12)
                 .filter(|queue| !(first..first + count).contains(queue))
                 .collect(),
-            has_table,
-            fewer: format!("ethtool -L eth1 combined {count}"),
+            spreaders: vec![Spreader {
+                name: "eth1".to_owned(),
+                has_table,
+                fewer: Some(format!("ethtool -L eth1 combined {count}")),
+            }],
         }
     }
 
@@ -151,6 +189,25 @@ mod tests {
             "`ethtool -L eth1 combined 1`; or `ethtool -X eth1 equal 1`, which leaves the others to the \
              host; or queues=12, with as many vCPUs if each is to have a thread of its own"
         );
+    }
+
+    #[test]
+    fn ports_that_spread_have_commands_of_their_own() {
+        let mut bond = uncovered(0, 1, true);
+        let mut other = bond.spreaders[0].clone();
+        other.name = "eth2".to_owned();
+        other.fewer = Some("ethtool -L eth2 rx 1 tx 1".to_owned());
+        bond.spreaders.push(other);
+        let fix = bond.fix();
+        for words in [
+            "`ethtool -L eth1 combined 1` and `ethtool -L eth2 rx 1 tx 1`; or ",
+            "`ethtool -X eth1 equal 1` and `ethtool -X eth2 equal 1`, which leaves",
+        ] {
+            assert!(fix.contains(words), "{fix}");
+        }
+        bond.spreaders[0].has_table = false;
+        bond.spreaders[1].fewer = None;
+        assert!(!bond.fix().contains("ethtool"), "{}", bond.fix());
     }
 
     #[test]

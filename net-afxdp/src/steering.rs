@@ -10,7 +10,7 @@ use crate::{
     error::{OpenError, QueueError},
     handed,
     interface::Interface,
-    plugin,
+    kind, plugin,
     program::{AttachMode, AttachedProgram, ForeignProgram, LoadedProgram, ProgramError},
     source::Source,
     xskmap::XskMap,
@@ -80,7 +80,7 @@ impl Steering {
                 None,
             ),
             Source::Plugin(path) => {
-                let map = plugin::ask_for_map(&path, &config.ifname).map_err(|source| {
+                let map = plugin::ask_for_map(&path, interface.name()).map_err(|source| {
                     OpenError::Plugin {
                         interface: name(),
                         source,
@@ -100,6 +100,7 @@ impl Steering {
                  attaches it"
             );
         }
+        kind::check_foreign(interface)?;
         let mode = foreign_mode(config, interface)?;
         Ok((Self::Foreign { mode, map }, sockets))
     }

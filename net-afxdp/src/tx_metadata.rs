@@ -183,7 +183,8 @@ fn is_passed_on(interface: &Interface) -> bool {
         "veth" => true,
         "virtio_net" => multi_buffer::version().is_some_and(|version| version >= (6, 18)),
         _ => {
-            let offloads = ethtool::offloads(interface.name()).unwrap_or_default();
+            let offloads =
+                ethtool::offloads(interface.name(), interface.index()).unwrap_or_default();
             offloads.iter().any(|it| it.name == "tx" && !it.on)
         }
     }

@@ -115,10 +115,16 @@ impl<'a> Options<'a> {
 
     /// The same, with more `,key=value` for `--netdev af-xdp`.
     #[must_use]
-    pub fn on_with(mut self, wire: &'a Wire, keys: &str) -> Self {
+    pub fn on_with(self, wire: &'a Wire, keys: &str) -> Self {
+        self.on_interface(wire, &format!("{}{keys}", Wire::IFNAME))
+    }
+
+    /// The same on another interface of the VMM's namespace; more `,key=value` may follow its name.
+    #[must_use]
+    pub fn on_interface(mut self, wire: &'a Wire, ifname: &str) -> Self {
         self.wire = Some(wire);
         self.arg("--netdev")
-            .arg(format!("af-xdp,ifname={}{keys}", Wire::IFNAME))
+            .arg(format!("af-xdp,ifname={ifname}"))
             .cmdline(&format!("ringwire.ip={}/24", Wire::GUEST))
     }
 

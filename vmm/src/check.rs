@@ -79,6 +79,8 @@ pub fn netdev(netdev: &NetdevConfig, try_out: bool) -> Result<NetdevCheck, Check
         Ok(mut probe) => {
             check.problems = std::mem::take(&mut probe.problems);
             check.problems.extend(guest_memory(netdev, &probe));
+            let addresses = Problem::of_other_addresses(&probe.interface, netdev.mac);
+            check.problems.extend(addresses);
             check.probe = Some(probe);
         }
         Err(error) => check.problems.push(blocking(&error, OTHER_INTERFACE)),

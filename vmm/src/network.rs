@@ -116,7 +116,10 @@ impl Network {
             source,
         })?;
         let link_up = monitor.state().is_some_and(|state| state.up);
-        tell_of_what_is_missing(&config.id, &port, link_up);
+        let mac = config
+            .mac
+            .unwrap_or_else(|| own_mac(port.interface(), &config.id));
+        tell_of_what_is_missing(&config.id, &port, link_up, mac);
         let mut queues = port.take_queues();
         queues.iter_mut().for_each(|queue| busy_poll(queue, config));
         let zero_copy = queues.iter().all(Queue::zero_copy);
@@ -128,9 +131,7 @@ impl Network {
         let device = NetDevice::new(
             NetConfig {
                 name: config.id.clone(),
-                mac: config
-                    .mac
-                    .unwrap_or_else(|| own_mac(port.interface(), &config.id)),
+                mac,
                 mtu: Some(u16::try_from(port.mtu()).unwrap_or(u16::MAX)),
                 link_up,
                 speed: speed(&mut port),
@@ -165,12 +166,14 @@ impl Network {
 }
 
 /// Says what the guest will not get.
-fn tell_of_what_is_missing(id: &str, port: &Port, link_up: bool) {
+fn tell_of_what_is_missing(id: &str, port: &Port, link_up: bool, mac: [u8; 6]) {
+    let interface = port.interface();
     if !link_up {
-        tell_of_no_link(id, port.interface());
+        tell_of_no_link(id, interface);
     }
-    if let Some(problem) = Problem::of_large_frames(port.interface(), port.mode()) {
-        let Problem { what, fix, .. } = problem;
+    let frames = Problem::of_large_frames(interface, port.mode());
+    let addresses = Problem::of_other_addresses(interface, Some(mac));
+    for Problem { what, fix, .. } in frames.into_iter().chain(addresses) {
         tracing::warn!("netdev '{id}': {what}: {fix}");
     }
 }

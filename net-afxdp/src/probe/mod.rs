@@ -1,5 +1,6 @@
 //! What an interface, its driver, this kernel and this user can do, and what is in the way.
 
+mod notes;
 mod problem;
 mod rights;
 
@@ -12,6 +13,7 @@ use std::{
 
 use libbpf_rs::{Xdp, XdpFlags};
 
+pub(crate) use notes::warn;
 pub use problem::Problem;
 pub use rights::Right;
 
@@ -22,6 +24,7 @@ use crate::{
     ethtool::{self, Offload},
     handle::Handle,
     interface::{Interface, InterfaceError},
+    kind::Ports,
     memlock::MemoryLimit,
     multi_buffer::{self, FrameLimits},
     netdev,
@@ -202,17 +205,20 @@ impl Probe {
         let features = features(interface.index());
         let socket = socket::create();
         let name = interface.name();
+        let ports = Ports::of(&interface);
+        let ports = ports.as_ref();
+        let zero_copy = Ability::promised(features, |it| it.native && it.zero_copy);
         let mut probe = Self {
             driver: ethtool::driver(name).unwrap_or_default(),
             kernel: kernel(),
             program: interface.xdp_program().map(program::named),
             bound: bound(config, interface.index()),
             features,
-            offloads: ethtool::offloads(name).unwrap_or_default(),
+            offloads: ethtool::offloads(name, interface.index()).unwrap_or_default(),
             load: Ability::tried(LoadedProgram::load(interface.queues(), false).map(drop)),
-            native: Ability::promised(features, |it| it.native),
+            native: on_ports(ports, Ability::promised(features, |it| it.native)),
             skb: Ability::Promised,
-            zero_copy: Ability::promised(features, |it| it.native && it.zero_copy),
+            zero_copy: on_ports(ports, zero_copy),
             multi_buffer: multi_buffer_ability(),
             tx_checksum: Ability::promised(features, |it| it.zero_copy && it.tx_checksum),
             one_chunk_mtu: FrameLimits::ONE_CHUNK.mtu(),
@@ -249,6 +255,11 @@ impl Probe {
             mtu: port.mtu(),
         })
     }
+}
+
+/// What works natively, unless that would be on the interface's ports.
+fn on_ports(ports: Option<&Ports>, ability: Ability) -> Ability {
+    ports.map_or(ability, |ports| Ability::Refused(ports.why_not_native()))
 }
 
 /// What the driver of an interface says. `None`: the kernel does not ask it, before 6.3.

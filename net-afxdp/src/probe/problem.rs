@@ -2,12 +2,13 @@
 
 use std::os::unix::fs::FileTypeExt;
 
-use super::{Ability, Probe};
+use super::{Ability, Probe, notes};
 use crate::{
     config::{PortConfig, Require},
     ethtool, handed,
     interface::Interface,
-    multi_buffer, port,
+    kind::{self, Ports, Unfit},
+    multi_buffer, namespace, port,
     program::AttachMode,
     rss::Uncovered,
     source::Source,
@@ -31,6 +32,12 @@ pub struct Problem {
 const UNPRIVILEGED: &str =
     "run it with the capability, or with sockets that a privileged process has opened (sock-fds)";
 
+/// The same in a user namespace.
+const OUTSIDE: &str = "run it outside of the user namespace, or with sockets that a privileged process out there has \
+                       opened (`ringwire open`, sock-fds), or, from Linux 6.9 on, with a bpffs at /sys/fs/bpf in \
+                       here that such a process has made with rights to hand on (BPF token: delegate_cmds, \
+                       delegate_maps, delegate_progs, delegate_attachs)";
+
 /// All that is wrong with opening like this.
 pub(super) fn find(config: &PortConfig, source: &Source, probe: &Probe) -> Vec<Problem> {
     let mut problems = Vec::new();
@@ -52,6 +59,7 @@ pub(super) fn find(config: &PortConfig, source: &Source, probe: &Probe) -> Vec<P
     tx_metadata(config, probe, &mut problems);
     memory(probe, &mut problems);
     frames(probe, &mut problems);
+    problems.extend(notes::find(&probe.interface));
     let skb_only = probe.native.is_refused() && probe.program.is_none();
     if config.mode == Some(AttachMode::Skb) || config.mode.is_none() && skb_only {
         problems.extend(Problem::of_large_frames(&probe.interface, AttachMode::Skb));
@@ -91,7 +99,7 @@ fn blocking(what: impl Into<String>, fix: impl Into<String>) -> Problem {
     }
 }
 
-fn known(what: impl Into<String>, fix: impl Into<String>) -> Problem {
+pub(super) fn known(what: impl Into<String>, fix: impl Into<String>) -> Problem {
     Problem {
         blocks: false,
         ..blocking(what, fix)
@@ -102,8 +110,11 @@ fn configuration(config: &PortConfig, probe: &Probe, problems: &mut Vec<Problem>
     if let Err(error) = port::check(config) {
         problems.push(blocking(error.to_string(), "change what is asked for"));
     }
-    // Its text has the fix.
     let interface = &probe.interface;
+    if let Some(Unfit { why, fix }) = Unfit::find(interface) {
+        let name = interface.name();
+        problems.push(blocking(format!("{name} can't be used: {why}"), fix));
+    }
     if port::check_queues(config, interface).is_err() {
         let (available, max) = (interface.queues(), interface.max_queues());
         let last = u64::from(config.start_queue) + u64::from(config.queues);
@@ -115,11 +126,11 @@ fn configuration(config: &PortConfig, probe: &Probe, problems: &mut Vec<Problem>
                 config.queues,
                 config.start_queue
             ),
-            if last <= u64::from(max) {
-                let command = interface.set_queues_command(last);
-                format!("`{command}` (its driver can have {max})")
-            } else {
-                format!("ask for fewer: its driver can have {max} at most")
+            match interface.set_queues_command(last) {
+                Some(command) if last <= u64::from(max) => {
+                    format!("`{command}` (its driver can have {max})")
+                }
+                _ => format!("ask for fewer: its driver can have {max} at most"),
             },
         ));
     }
@@ -187,9 +198,11 @@ fn program(probe: &Probe, problems: &mut Vec<Problem>) {
         ));
     }
     let attaches = |name| probe.rights.iter().any(|it| it.name == name && it.held);
+    let is_initial = namespace::is_initial_user();
     if let Ability::Refused(why) = &probe.load {
-        problems.push(blocking(why.clone(), UNPRIVILEGED));
-    } else if !attaches("CAP_NET_ADMIN") {
+        let fix = if is_initial { UNPRIVILEGED } else { OUTSIDE };
+        problems.push(blocking(why.clone(), fix));
+    } else if is_initial && !attaches("CAP_NET_ADMIN") {
         problems.push(blocking(
             "the XDP program can't be attached: that takes CAP_NET_ADMIN",
             UNPRIVILEGED,
@@ -209,7 +222,8 @@ fn foreign(config: &PortConfig, source: &Source, probe: &Probe, problems: &mut V
             "attach it, or let it be ours (inhibit=off)",
         ));
     }
-    if let Err(error) = steering::foreign_mode(config, interface) {
+    let mode = steering::foreign_mode(config, interface).map(drop);
+    if let Err(error) = kind::check_foreign(interface).and(mode) {
         problems.push(blocking(
             error.to_string(),
             "change what is asked for, or the program",
@@ -257,8 +271,10 @@ fn native(config: &PortConfig, probe: &Probe, problems: &mut Vec<Problem>) {
     let needs_native = config.mode == Some(AttachMode::Native) || config.require != Require::Any;
     if let Ability::Refused(why) = &probe.native {
         let what = format!("native mode does not work on {name}: {why}");
+        let instead = Ports::of(&probe.interface).map(|ports| ports.instead());
+        let less = || "require less, or use another interface".to_owned();
         problems.push(if needs_native {
-            blocking(what, "require less, or use another interface")
+            blocking(what, instead.unwrap_or_else(less))
         } else {
             known(what, "none is needed: skb mode is slower, but works")
         });
@@ -308,13 +324,18 @@ fn memory(probe: &Probe, problems: &mut Vec<Problem>) {
         _ => return,
     };
     let need = probe.memory_needed / 1024;
+    let where_it_counts = if namespace::is_initial_user() {
+        ""
+    } else {
+        " in the initial user namespace"
+    };
     problems.push(blocking(
         format!(
             "{need} KiB of memory can't be locked ({why}): the limit (RLIMIT_MEMLOCK) is {}, for all \
              AF_XDP memory of this user together",
             probe.memory_limit
         ),
-        format!("`ulimit -l {need}` or more, or CAP_IPC_LOCK, or fewer frames or queues"),
+        format!("`ulimit -l {need}` or more, or CAP_IPC_LOCK{where_it_counts}, or fewer frames or queues"),
     ));
 }
 
@@ -332,36 +353,4 @@ fn frames(probe: &Probe, problems: &mut Vec<Problem>) {
             format!("`ip link set dev {name} mtu {}`", probe.one_chunk_mtu),
         ));
     }
-    let strips = probe.offloads.iter().any(|it| it.name == "rxvlan" && it.on);
-    // Of a veth, the switch is for the kernel's own frames, and it is the other end's that matters.
-    if probe.driver.as_deref() == Some("veth") {
-        problems.extend(tags_of_the_peer(&probe.interface));
-    } else if strips {
-        problems.push(known(
-            format!("{name} takes VLAN tags off the frames that it receives, so they get lost"),
-            format!("`ethtool -K {name} rxvlan off`, if VLANs are used"),
-        ));
-    }
-}
-
-/// What a VLAN interface on the other end of a veth sends has its tag beside the frame, where XDP does not see it,
-/// unless that end has to put it in. Known of an end in this network namespace only.
-fn tags_of_the_peer(interface: &Interface) -> Option<Problem> {
-    let peer = interface.peer()?;
-    let offloads = ethtool::offloads(peer.name()).unwrap_or_default();
-    let beside = offloads.iter().any(|it| it.name == "txvlan" && it.on);
-    beside.then(|| {
-        known(
-            format!(
-                "tags of a VLAN interface on {}, the other end of {}, come beside the frames, not in \
-                 them, so they get lost",
-                peer.name(),
-                interface.name()
-            ),
-            format!(
-                "`ethtool -K {} txvlan off`, if VLANs are used there",
-                peer.name()
-            ),
-        )
-    })
 }

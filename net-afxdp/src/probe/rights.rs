@@ -2,6 +2,8 @@
 
 use rustix::thread::{CapabilitySet, capabilities};
 
+use crate::namespace;
+
 /// A capability, and what it is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Right {
@@ -9,7 +11,8 @@ pub struct Right {
     pub name: &'static str,
     /// What takes it.
     pub needed_for: &'static str,
-    /// Whether the calling thread has it.
+    /// Whether the calling thread has it, where it counts: for all but CAP_NET_RAW, that is in the initial user
+    /// namespace.
     pub held: bool,
 }
 
@@ -18,6 +21,7 @@ pub(crate) fn held() -> Vec<Right> {
     let effective = capabilities(None).map(|sets| sets.effective);
     let effective = effective.unwrap_or(CapabilitySet::empty());
     let bpf = CapabilitySet::BPF | CapabilitySet::SYS_ADMIN;
+    let is_initial = namespace::is_initial_user();
     [
         ("CAP_NET_RAW", "to create sockets", CapabilitySet::NET_RAW),
         (
@@ -35,7 +39,7 @@ pub(crate) fn held() -> Vec<Right> {
     .map(|(name, needed_for, any_of)| Right {
         name,
         needed_for,
-        held: effective.intersects(any_of),
+        held: effective.intersects(any_of) && (is_initial || name == "CAP_NET_RAW"),
     })
     .into()
 }

@@ -14,13 +14,20 @@ use rustix::{
     thread::{CapabilitySet, capabilities, set_capabilities},
 };
 
-use crate::{in_place, inject};
+use crate::{in_place, inject, user_namespace};
 
 const VARIABLE: &str = "NET_AFXDP_TEST_CHILD";
 
 /// What the child is to do, and with which interface.
 pub(crate) fn start(role: &str, interface: &str) -> Child {
-    Command::new(env::current_exe().unwrap())
+    start_under(&["env"], role, interface)
+}
+
+/// The same under `unshare` or the like.
+pub(crate) fn start_under(wrapper: &[&str], role: &str, interface: &str) -> Child {
+    Command::new(wrapper[0])
+        .args(&wrapper[1..])
+        .arg(env::current_exe().unwrap())
         .args(["--exact", "child::child", "--nocapture", "--test-threads=1"])
         .env(VARIABLE, format!("{role} {interface}"))
         .stdout(Stdio::piped())
@@ -95,6 +102,10 @@ fn child() {
             );
             println!("\n> {}", Port::open(&config).unwrap_err());
         }
+        "user-namespace" => {
+            println!("\n> {}", user_namespace::probe(&config.ifname));
+        }
+        "bpf-token" => user_namespace::with_token(interface),
         "no-raw" => {
             drop_capability(CapabilitySet::NET_RAW);
             println!("\n> {}", Port::open(&config).unwrap_err());

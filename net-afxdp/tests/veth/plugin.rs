@@ -11,7 +11,7 @@ use net_afxdp::{Port, PortConfig, Source};
 
 use crate::{
     foreign::{Foreign, carry_traffic, socket},
-    net::{Interruptible, Net},
+    net::{Interruptible, Net, ip},
     plugin_server::{Reply, Server},
     traffic::config,
 };
@@ -40,6 +40,25 @@ fn refusal(net: &Net, replies: Vec<Reply>) -> String {
 
 fn hello() -> Reply {
     Reply::Text("/host_ok")
+}
+
+/// The plugin knows no alternative names.
+#[test]
+fn the_plugin_is_asked_by_the_interface_s_name_proper() {
+    let Some(net) = Net::new() else { return };
+    let other = "an-alternative-name-of-more-than-15-bytes";
+    ip(&format!(
+        "link property add dev {} altname {other}",
+        net.near
+    ));
+    let server = Server::start(vec![hello(), Reply::Text("/fd_nak")]);
+    let config = PortConfig {
+        ifname: other.to_owned(),
+        ..small(&net)
+    };
+    assert!(Port::open_from(&config, source(&server)).is_err());
+    let request = format!("/xsk_map_fd,{}", net.near);
+    assert!(server.requests().contains(&request));
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// The problems that are in the way, and the others.
-fn problems(probe: &Probe) -> (Vec<String>, Vec<String>) {
+pub(crate) fn problems(probe: &Probe) -> (Vec<String>, Vec<String>) {
     let text = |it: &net_afxdp::Problem| format!("{}: {}", it.what, it.fix);
     let (blocking, known): (Vec<_>, Vec<_>) = probe.problems.iter().partition(|it| it.blocks);
     (
@@ -34,7 +34,8 @@ fn problem(config: &PortConfig) -> String {
 /// Has the other end put VLAN tags into frames, so that nothing has to be said about them.
 fn with_tags_in_frames(net: &Net) {
     let ethtool = Command::new("ethtool")
-        .args(["-K", &net.far, "txvlan", "off"])
+        .args(["-K", &net.far])
+        .args(["txvlan", "off", "tx-vlan-stag-hw-insert", "off"])
         .status();
     assert!(ethtool.unwrap().success());
 }
@@ -49,9 +50,16 @@ fn tags_that_the_other_end_leaves_beside_frames_are_known() {
         panic!("{known:?}");
     };
     assert!(note.contains("come beside the frames"), "{note}");
-    let fix = format!(": `ethtool -K {} txvlan off`, if VLANs", net.far);
+    let off = "txvlan off tx-vlan-stag-hw-insert off";
+    let fix = format!(": `ethtool -K {} {off}`, if VLANs", net.far);
     assert!(note.contains(&fix), "{note}");
-    // The fix, followed.
+    // Half of the fix, and all of it.
+    let mut half = Command::new("ethtool");
+    let half = half.args(["-K", &net.far, "txvlan", "off"]).status();
+    assert!(half.unwrap().success());
+    let (_, known) = problems(&Probe::interface(&net.near).unwrap());
+    let fix = format!(" `ethtool -K {} tx-vlan-stag-hw-insert off`", net.far);
+    assert!(known[0].contains(&fix), "{known:?}");
     with_tags_in_frames(&net);
     let probe = Probe::interface(&net.near).unwrap();
     assert!(probe.problems.is_empty(), "{:?}", probe.problems);

@@ -8,6 +8,7 @@ mod faults;
 mod flood;
 mod hostile;
 mod icmp;
+mod interfaces;
 mod jail;
 mod life;
 mod mixed;

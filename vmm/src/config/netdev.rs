@@ -3,7 +3,7 @@
 use std::{collections::HashSet, os::fd::RawFd, path::PathBuf};
 
 use devices::virtio::net::{BusyPoll, Offloads, RateLimit};
-use net_afxdp::{AttachMode, PortConfig, Require, TxMetadata};
+use net_afxdp::{AttachMode, Interface, PortConfig, Require, TxMetadata};
 
 use super::Transport;
 
@@ -205,7 +205,7 @@ impl NetdevConfig {
     /// Two netdevs on one interface: only where others have put the program there, and on queues
     /// of their own.
     fn check_with(&self, other: &Self) -> Result<(), NetdevConfigError> {
-        if self.port.ifname != other.port.ifname {
+        if !are_one_interface(&self.port.ifname, &other.port.ifname) {
             return Ok(());
         }
         let (ifname, first, second) = (self.port.ifname.clone(), other.id.clone(), self.id.clone());
@@ -249,6 +249,12 @@ impl SourceConfig {
         let sockets = self.sockets().unwrap_or_default();
         sockets.iter().copied().chain(map).collect()
     }
+}
+
+/// Whether both are names of one interface, which can have several. One that is not there is no other's.
+fn are_one_interface(name: &str, other: &str) -> bool {
+    let index = |name| Interface::by_name(name).map(|it| it.index()).ok();
+    name == other || index(name).is_some_and(|it| index(other) == Some(it))
 }
 
 /// Checks all network cards of a VM.

@@ -61,7 +61,8 @@ fn an_interface_that_can_be_used() {
         assert!(end.stdout.contains(words), "'{words}' in {}", end.stdout);
     }
     // What a VLAN interface at the other end would leave beside its frames, with its fix, and that followed.
-    let fix = format!("ethtool -K {} txvlan off", wire.peer);
+    let off = "txvlan off tx-vlan-stag-hw-insert off";
+    let fix = format!("ethtool -K {} {off}", wire.peer);
     let note = format!("fix: `{fix}`, if VLANs are used there");
     assert!(end.stdout.contains(&note), "{}", end.stdout);
     let mut words = fix.split(' ');

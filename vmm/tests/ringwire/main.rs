@@ -18,6 +18,7 @@ mod dying;
 mod guest;
 #[cfg(test)]
 mod hostile;
+mod interfaces;
 #[cfg(test)]
 mod jail;
 #[cfg(test)]
