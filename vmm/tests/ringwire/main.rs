@@ -36,5 +36,6 @@ mod pci;
 mod placement;
 #[cfg(test)]
 mod process;
+mod refusing;
 #[cfg(test)]
 mod wire;
