@@ -325,7 +325,11 @@ fn what_is_written_into_the_pipe_does_nothing() {
             .unwrap()
             .to_owned()
     };
-    // It does not even wake up.
+    // It had its time to fall asleep (in ppoll), and does not even wake up.
+    wait_until("the keeper does not sleep", || {
+        let call = fs::read_to_string(format!("/proc/{keeper}/syscall")).unwrap();
+        call.starts_with("271 ")
+    });
     let before = times();
     std::thread::sleep(Duration::from_millis(100));
     assert_eq!(times(), before);
