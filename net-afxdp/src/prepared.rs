@@ -27,6 +27,7 @@ use crate::{
 /// needs to be allowed to lock the memory ([`PortConfig::locked_memory`]).
 ///
 /// The program is there, and the interface promiscuous, until this is dropped, so keep it while the other process runs.
+/// What keeps the interface promiscuous is no descriptor for others: [`Prepared::take_promiscuity`].
 ///
 /// The sockets bind to no other interface (from Linux 6.6 on), but to any queue of it: give them to
 /// one user only.
@@ -125,6 +126,8 @@ impl Prepared {
     /// that it executes runs: that inherits the link, and needs to know nothing of it. With it,
     /// this process can become the other one (execve) and none is needed to keep the program.
     ///
+    /// The interface is promiscuous only while this process has it so: see [`Prepared::take_promiscuity`].
+    ///
     /// Dropping this takes the program off nevertheless.
     ///
     /// # Errors
@@ -136,14 +139,11 @@ impl Prepared {
             }
             Steering::Foreign { .. } => {}
         }
-        if let Some(promiscuous) = &self.promiscuous {
-            promiscuous.let_children_inherit()?;
-        }
         Ok(())
     }
 
-    /// What a program inherits that this process executes: the sockets, the map, the program's link, and what keeps
-    /// the interface promiscuous. All have to stay open in it.
+    /// What a program inherits that this process executes: the sockets, the map, and the program's link. All have to stay
+    /// open in it. The sockets are AF_XDP sockets and no others.
     #[must_use]
     pub fn inherited(&self) -> Vec<RawFd> {
         let sockets = self.sockets.iter().chain(&self.map);
@@ -151,8 +151,17 @@ impl Prepared {
         if let Steering::Own(program) = &self.steering {
             inherited.push(program.link().as_raw_fd());
         }
-        inherited.extend(self.promiscuous.as_ref().map(Promiscuous::descriptor));
         inherited
+    }
+
+    /// Hands out what keeps the interface promiscuous while it is open; `None`: that was refused, and the log said so, or
+    /// it was handed out already.
+    ///
+    /// It is a packet socket. Never hand it to somebody with fewer rights: who has it can send on every interface of
+    /// the network namespace. No program that is executed gets it, whatever else is inherited; a process that becomes
+    /// another one leaves it to a powerless child, which does nothing but to have it open.
+    pub fn take_promiscuity(&mut self) -> Option<OwnedFd> {
+        self.promiscuous.take().map(OwnedFd::from)
     }
 
     /// Closes the sockets here, or hands them out. While they are open here, their queues stay taken

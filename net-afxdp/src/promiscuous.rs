@@ -4,16 +4,17 @@
 //! unicast frames to addresses that it does not know. So the interface is made promiscuous for as long
 //! as the program is on it (packet(7), `PACKET_MR_PROMISC`): counted by the kernel, so that it does
 //! not interfere with others who want the same, and ended with the process at the latest.
+//!
+//! What keeps it so is a packet socket, and whoever has one needs no right to bind it to any interface of the
+//! network namespace, and to send there. So it is not for others. Nobody can receive by it: it has a filter that takes
+//! nothing, and that can't be changed.
 
 use std::{
     io,
-    os::fd::{AsFd, AsRawFd, OwnedFd, RawFd},
+    os::fd::{AsFd, OwnedFd},
 };
 
-use rustix::{
-    io::FdFlags,
-    net::{AddressFamily, SocketFlags, SocketType},
-};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use crate::{interface::Interface, sys};
 
@@ -42,20 +43,15 @@ impl Promiscuous {
         // Protocol 0: it gets no frames itself.
         let flags = SocketFlags::CLOEXEC;
         let socket = rustix::net::socket_with(AddressFamily::PACKET, SocketType::RAW, flags, None)?;
+        sys::receive_nothing(socket.as_fd())?;
         sys::make_promiscuous(socket.as_fd(), interface.index())?;
         Ok(Self(socket))
     }
+}
 
-    /// What keeps it so while it is open.
-    pub(crate) fn descriptor(&self) -> RawFd {
-        self.0.as_raw_fd()
-    }
-
-    /// Lets it go on in programs that this process executes.
-    ///
-    /// # Errors
-    /// The system's.
-    pub(crate) fn let_children_inherit(&self) -> io::Result<()> {
-        Ok(rustix::io::fcntl_setfd(&self.0, FdFlags::empty())?)
+/// What keeps it so while it is open.
+impl From<Promiscuous> for OwnedFd {
+    fn from(Promiscuous(socket): Promiscuous) -> Self {
+        socket
     }
 }

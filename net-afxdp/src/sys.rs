@@ -96,6 +96,57 @@ pub(crate) fn make_promiscuous(socket: BorrowedFd<'_>, interface: u32) -> io::Re
     }
 }
 
+/// Has the socket receive nothing, for good: nobody can take that away again, or replace it (`SO_ATTACH_FILTER`,
+/// `SO_LOCK_FILTER`; Documentation/networking/filter.rst).
+///
+/// # Errors
+/// The system's.
+pub(crate) fn receive_nothing(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let invalid = |_| io::Error::from(io::ErrorKind::InvalidInput);
+    // BPF_RET | BPF_K with 0: so many bytes of a frame are taken.
+    let mut nothing = libc::sock_filter {
+        code: 0x06,
+        jt: 0,
+        jf: 0,
+        k: 0,
+    };
+    let program = libc::sock_fprog {
+        len: 1,
+        filter: &raw mut nothing,
+    };
+    let size = libc::socklen_t::try_from(size_of_val(&program)).map_err(invalid)?;
+    // SAFETY: the option's value is a sock_fprog; it and the one instruction that it tells of outlive the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            (&raw const program).cast(),
+            size,
+        )
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let locked: libc::c_int = 1;
+    let size = libc::socklen_t::try_from(size_of_val(&locked)).map_err(invalid)?;
+    // SAFETY: the option's value is an int, which outlives the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_LOCK_FILTER,
+            (&raw const locked).cast(),
+            size,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 /// Duplicates a file descriptor that is named by its number only; both are closed on exec.
 ///
 /// # Errors

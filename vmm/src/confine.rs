@@ -10,6 +10,7 @@
 use std::{
     collections::HashMap,
     fmt, io,
+    mem::ManuallyDrop,
     sync::{Arc, Mutex, PoisonError},
     thread::JoinHandle,
 };
@@ -34,6 +35,7 @@ mod trap;
 #[cfg(debug_assertions)]
 mod trespass;
 
+pub(crate) use kind::AttendantKind;
 pub use kind::ThreadKind;
 use spawner::{Handle, Spawner};
 
@@ -66,6 +68,9 @@ pub enum ConfineError {
         /// Why.
         source: seccompiler::BackendError,
     },
+    /// the same of a process that only waits
+    #[error("could not make the filter of a process that only waits: {0}")]
+    MakeAttendants(#[source] seccompiler::BackendError),
     /// the kernel does not take a filter
     #[error(
         "could not limit the system calls of the thread {thread}: {source}. It takes a kernel with CONFIG_SECCOMP_FILTER"
@@ -86,7 +91,11 @@ fn system(what: &'static str) -> impl FnOnce(io::Error) -> ConfineError {
 }
 
 /// Everybody's filter, ready to be applied.
-struct Filters(HashMap<ThreadKind, BpfProgram>);
+struct Filters {
+    own: HashMap<ThreadKind, BpfProgram>,
+    /// The spawner's, besides.
+    absences: BpfProgram,
+}
 
 impl fmt::Debug for Filters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -96,13 +105,15 @@ impl fmt::Debug for Filters {
 
 impl Filters {
     fn new() -> Result<Self, ConfineError> {
+        let failed = |kind| move |source| ConfineError::Make { kind, source };
         let made = ThreadKind::ALL.map(|kind| {
             let filter = filter::of(kind);
-            filter
-                .map(|filter| (kind, filter))
-                .map_err(|source| ConfineError::Make { kind, source })
+            filter.map(|filter| (kind, filter)).map_err(failed(kind))
         });
-        Ok(Self(made.into_iter().collect::<Result<_, _>>()?))
+        Ok(Self {
+            own: made.into_iter().collect::<Result<_, _>>()?,
+            absences: filter::of_absences().map_err(failed(ThreadKind::Spawner))?,
+        })
     }
 
     /// Limits the calling thread, `name`, to what its kind may do.
@@ -112,8 +123,11 @@ impl Filters {
             thread: name.to_owned(),
             source,
         };
-        let filter = self.0.get(&kind).ok_or(seccompiler::Error::EmptyFilter);
+        let filter = self.own.get(&kind).ok_or(seccompiler::Error::EmptyFilter);
         let filter = filter.map_err(refused)?;
+        if kind == ThreadKind::Spawner {
+            seccompiler::apply_filter(&self.absences).map_err(refused)?;
+        }
         seccompiler::apply_filter(filter).map_err(refused)?;
         #[cfg(debug_assertions)]
         trespass::if_asked_to(name);
@@ -146,11 +160,12 @@ impl Confinement {
     pub(crate) fn begin(&self, config: ConfineConfig) -> Result<String, ConfineError> {
         let filters = Arc::new(Filters::new()?);
         trap::install().map_err(system("install the handler of SIGSYS"))?;
+        // Before, too: without privileges it is like others of its user, who may look into it otherwise. Another user
+        // changes it.
+        not_dumpable()?;
         let groups = privileges::drop_groups();
         privileges::drop_all(config.user)?;
-        set_dumpable_behavior(DumpableBehavior::NotDumpable)
-            .map_err(io::Error::from)
-            .map_err(system("make the process undumpable"))?;
+        not_dumpable()?;
         let landlock = landlock::restrict().map_err(system("restrict files by Landlock"))?;
         self.refuse()?;
         let spawner = Spawner::start(Arc::clone(&filters))?;
@@ -209,6 +224,33 @@ impl ThreadMaker for Confinement {
             None => thread.start(),
         }
     }
+}
+
+fn not_dumpable() -> Result<(), ConfineError> {
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .map_err(io::Error::from)
+        .map_err(system("make the process undumpable"))
+}
+
+/// Leaves the calling process, which has no privileges any more, what an attendant of that kind does.
+///
+/// # Errors
+/// [`ConfineError`].
+pub(crate) fn enter_attendant(kind: AttendantKind) -> Result<(), ConfineError> {
+    match kind {
+        AttendantKind::Holder => {
+            landlock::restrict().map_err(system("restrict files by Landlock"))?;
+        }
+        // It is to remove a directory, and its filter allows nothing else with files.
+        AttendantKind::Remover => {}
+    }
+    // Never freed: from here on that could be a forbidden call.
+    let filter =
+        ManuallyDrop::new(filter::of_attendant(kind).map_err(ConfineError::MakeAttendants)?);
+    seccompiler::apply_filter(&filter).map_err(|source| ConfineError::Apply {
+        thread: "main".to_owned(),
+        source,
+    })
 }
 
 /// What was done, for people.

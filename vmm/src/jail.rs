@@ -1,8 +1,9 @@
 //! `ringwire jail`: a VM in namespaces of its own, with a root directory that holds only what its command line names.
 //!
-//! Three processes: the one that was started stays outside, passes signals on and the exit status back, and takes the
-//! cgroup away; a child is the VM; and a second child, which does nothing, is the first process of their PID namespace,
-//! so that the VM itself has a usual process's signals. The VM goes on in this same program instead of
+//! Three processes: the one that was started stays outside, and passes signals on and the exit status back; a child is
+//! the VM; and a second child, which does nothing, is the first process of their PID namespace,
+//! so that the VM itself has a usual process's signals. With a cgroup a third child takes it away at the end. Both wait for
+//! the end of the one outside, and have no power ([`crate::attendant`]). The VM goes on in this same program instead of
 //! executing it again, so the new root needs neither program nor libraries, and has none.
 //!
 //! It still has the privileges that opening an interface takes, within these walls, until its own confinement
@@ -11,7 +12,7 @@
 use std::{
     fs::{self, File},
     io,
-    os::fd::{AsFd, AsRawFd, RawFd},
+    os::fd::{AsFd, AsRawFd, OwnedFd, RawFd},
     path::{Path, PathBuf},
 };
 
@@ -26,16 +27,18 @@ use rustix::{
 };
 
 use crate::{
+    attendant::{self, AttendantError, Duty, Leash, failed},
     config::VmConfig,
+    confine::AttendantKind,
     open,
     privileges::{self, PrivilegeError, User},
+    processes,
     signals::Signals,
 };
 
 mod cgroup;
 mod child;
 mod root;
-mod sys;
 
 use cgroup::Cgroup;
 pub use cgroup::{CgroupConfig, CgroupError};
@@ -103,7 +106,7 @@ pub enum JailError {
     TwoUsers,
     /// root
     #[error(
-        "a jail of root's needs a user to run the guest as, who owns nothing on this host: give --user UID:GID, such as --user 65534:65534"
+        "a jail of root's needs a user to run the guest as, who owns nothing on this host: give --user UID:GID, such as --user 20007:20007, another one for each VM"
     )]
     NoUser,
     /// another user without the right to become it
@@ -134,6 +137,12 @@ pub enum JailError {
     /// cgroup
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
+    /// the first process
+    #[error("could not have a first process in the jail: {0}")]
+    First(#[source] AttendantError),
+    /// the end of the one outside
+    #[error("the process outside the jail has ended")]
+    Left,
     /// root directory
     #[error(transparent)]
     Root(#[from] RootError),
@@ -189,19 +198,18 @@ pub fn enter(mut request: JailRequest) -> Result<Jailed, JailError> {
     if !privileged {
         own_user_namespace()?;
     }
-    sys::unshare(UnshareFlags::NEWPID).map_err(system("make a PID namespace"))?;
-    let Some(first) = fork()? else {
-        // The cgroup is its maker's to remove.
-        std::mem::forget(cgroup);
-        be_first(request.user);
-    };
+    processes::unshare(UnshareFlags::NEWPID).map_err(system("make a PID namespace"))?;
+    let (first, leash_of_first) = start_first(request.user)?;
     let first = Child::new(first).map_err(system("watch the jail's first process"))?;
-    let Some(vm) = fork()? else {
-        std::mem::forget((cgroup, first));
-        begin(&request, handed, &signals)?;
+    let leash = Leash::new().map_err(system("make a pipe"))?;
+    let Some(vm) = processes::fork().map_err(system("start a process"))? else {
+        // Closed by their numbers; and neither the cgroup nor the first process is its own to end.
+        std::mem::forget((cgroup, first, leash_of_first));
+        begin(&request, handed, leash, &signals)?;
         let config = Box::new(request.config);
         return Ok(Jailed::Inside { config, signals });
     };
+    let leash = leash.held();
     let mut vm = Child::new(vm).map_err(system("watch the VM's process"))?;
     drop(handed);
     keep_right_to_signal()?;
@@ -209,7 +217,7 @@ pub fn enter(mut request: JailRequest) -> Result<Jailed, JailError> {
         .pass_on(&signals)
         .map_err(system("wait for the VM's process"))?;
     // All that the namespace still has goes with its first process; then the cgroup is empty.
-    drop(first);
+    drop((leash, leash_of_first, first));
     drop(cgroup);
     Ok(Jailed::Ended(end))
 }
@@ -237,15 +245,11 @@ fn open_netns(path: &Path) -> Result<File, JailError> {
     })
 }
 
-fn fork() -> Result<Option<Pid>, JailError> {
-    sys::fork().map_err(system("start a process"))
-}
-
 /// A user namespace in which this user, alone, is the same (user_namespaces(7)).
 fn own_user_namespace() -> Result<(), JailError> {
     let (user, group) = (getuid().as_raw(), getgid().as_raw());
     let refused = |what| move |source| JailError::UserNamespace { what, source };
-    sys::unshare(UnshareFlags::NEWUSER).map_err(refused("make a user namespace"))?;
+    processes::unshare(UnshareFlags::NEWUSER).map_err(refused("make a user namespace"))?;
     // Groups can't be left any more then, which could take rights away that being in none of them means.
     fs::write("/proc/self/setgroups", "deny")
         .and_then(|()| fs::write("/proc/self/uid_map", format!("{user} {user} 1")))
@@ -254,34 +258,49 @@ fn own_user_namespace() -> Result<(), JailError> {
 }
 
 /// Has the calling process end when the one outside does, however it does.
-fn end_with_parent() -> Result<(), JailError> {
-    set_parent_process_death_signal(Some(Signal::KILL))
-        .map_err(system("have the jail end with its maker"))
+fn end_with_parent(leash: Leash) -> Result<(), JailError> {
+    let what = "have the jail end with its maker";
+    let watched = leash.watched();
+    set_parent_process_death_signal(Some(Signal::KILL)).map_err(system(what))?;
+    // It may have ended before that. Its process ID does not tell: seen from another namespace it is 0 at all times.
+    if watched.is_let_go().map_err(system(what))? {
+        return Err(JailError::Left);
+    }
+    Ok(())
 }
 
-/// The first process of the PID namespace: it has nothing, and does nothing until it is killed.
-fn be_first(user: Option<User>) -> ! {
-    sys::close_others(&[]);
-    sys::erase_environment();
-    sys::ignore_children();
-    if end_with_parent().is_err() || privileges::drop_all(user).is_err() {
-        // No second process can begin then, and that is said.
-        std::process::exit(1)
-    }
-    loop {
-        rustix::event::pause();
-    }
+/// The first process of the PID namespace: it has nothing, and does nothing until the one outside ends it, or has ended.
+fn start_first(user: Option<User>) -> Result<(Pid, OwnedFd), JailError> {
+    let duty = Duty {
+        kind: AttendantKind::Holder,
+        holds: &[],
+        user,
+        keeps: CapabilitySet::empty(),
+        begins: &|| {
+            processes::unshare(UnshareFlags::NEWNS).map_err(failed("make a mount namespace"))?;
+            root::enter_empty().map_err(|error| error.to_string())?;
+            processes::ignore_children();
+            Ok(())
+        },
+        ends: &|| 0,
+    };
+    attendant::start(&duty).map_err(JailError::First)
 }
 
 /// Goes into the jail.
-fn begin(request: &JailRequest, handed: Handed, signals: &Signals) -> Result<(), JailError> {
-    end_with_parent()?;
+fn begin(
+    request: &JailRequest,
+    handed: Handed,
+    leash: Leash,
+    signals: &Signals,
+) -> Result<(), JailError> {
+    end_with_parent(leash)?;
     let mut kept = kept(request);
     kept.extend([0, 1, 2, signals.as_raw_fd()]);
     kept.extend(handed.netns.iter().map(AsRawFd::as_raw_fd));
     kept.extend(handed.cgroup.iter().map(AsRawFd::as_raw_fd));
-    sys::close_others(&kept);
-    sys::erase_environment();
+    processes::close_others(&kept).map_err(system(processes::CLOSE_OTHERS))?;
+    processes::erase_environment();
     if let Some(members) = handed.cgroup {
         cgroup::join(members)?;
     }
@@ -294,7 +313,7 @@ fn begin(request: &JailRequest, handed: Handed, signals: &Signals) -> Result<(),
     } else if request.config.netdevs.is_empty() {
         own |= UnshareFlags::NEWNET;
     }
-    sys::unshare(own).map_err(system("make namespaces"))?;
+    processes::unshare(own).map_err(system("make namespaces"))?;
     root::enter(&request.config)?;
     tracing::info!(
         "jailed: a root with the files that were named, mount, PID, IPC, UTS and cgroup namespaces of its own{}",

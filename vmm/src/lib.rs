@@ -19,6 +19,7 @@
 //! The process's part in it: a VM takes the signal SIGRTMIN (to bring vCPU threads out of
 //! `KVM_RUN`), and nothing else of the process unless asked to ([`Vm::end_on`]).
 
+mod attendant;
 pub mod boot;
 mod builder;
 pub mod check;
@@ -37,6 +38,7 @@ pub mod open;
 mod pci;
 pub mod privileges;
 pub mod probe;
+mod processes;
 pub mod signals;
 pub mod size;
 pub mod terminal;

@@ -2,24 +2,27 @@
 //!
 //! The order is fixed. What needs privileges comes first: the XDP program on each interface, the
 //! sockets in its map ([`Prepared`]), the limit of locked memory. Then all privileges go
-//! ([`privileges`]), and only then the command is looked for and executed, in place: there is no
-//! process that stays and has to be trusted, and signals and the exit status are the command's.
-//! The command inherits the sockets and the link that keeps the program on the interface: when
-//! its process ends, however it does, the program is gone.
+//! ([`privileges`]), and only then the command is looked for and executed, in place: signals and the exit
+//! status are the command's. The command inherits the sockets, the link that keeps the program on the
+//! interface, and a pipe's end that keeps it promiscuous: when its process ends, however it does, the program is
+//! gone. The only process that stays has no power, and ends then, too ([`keeper`]).
 
 use std::{
     convert::Infallible,
     ffi::OsString,
     io,
     os::{
-        fd::{AsRawFd, RawFd},
+        fd::{AsRawFd, OwnedFd},
         unix::process::CommandExt,
     },
     process::Command,
 };
 
 use net_afxdp::{MemoryLimit, Prepared};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::{
+    io::{FdFlags, fcntl_setfd},
+    process::{Resource, Rlimit, getrlimit, setrlimit},
+};
 
 use crate::{
     cli::options,
@@ -27,17 +30,14 @@ use crate::{
     privileges, size,
 };
 
-pub use crate::privileges::{PrivilegeError, User};
+mod inherited;
+mod keeper;
 
-/// In the command's environment: the file descriptors that it inherits, such as `3:4:5`, for a command that closes
-/// those that it does not know ([`crate::jail`]).
-const DESCRIPTORS: &str = "RINGWIRE_OPEN_FDS";
-
-/// The file descriptors that this process has inherited from [`open`], if any.
-pub(crate) fn inherited() -> Vec<RawFd> {
-    let text = std::env::var(DESCRIPTORS).unwrap_or_default();
-    text.split(':').filter_map(|it| it.parse().ok()).collect()
-}
+pub use crate::{
+    attendant::AttendantError,
+    privileges::{PrivilegeError, User},
+};
+pub(crate) use inherited::inherited;
 
 /// What to open, and what to run then.
 #[derive(Debug, Clone)]
@@ -96,6 +96,9 @@ pub enum OpenError {
     /// descriptors
     #[error("could not hand the sockets on to the command: {0}")]
     Inherit(#[source] io::Error),
+    /// promiscuity
+    #[error("could not have a process keep the interfaces promiscuous: {0}")]
+    Keeper(#[from] AttendantError),
     /// the limit
     #[error(
         "could not raise the limit of locked memory from {now} to {wanted}, which the network cards need: {source}. Raising it takes the capability CAP_SYS_RESOURCE; or set it first (`ulimit -l`, LimitMEMLOCK= in a systemd unit)",
@@ -140,10 +143,12 @@ pub fn open(request: &OpenRequest) -> Result<Infallible, OpenError> {
     let arguments = arguments.iter().map(|it| fill_in(it, request, &texts));
     let mut command = Command::new(program);
     command.args(arguments);
-    let descriptors = prepared.iter().flat_map(Prepared::inherited);
-    let descriptors: Vec<_> = descriptors.map(|fd| fd.to_string()).collect();
-    command.env(DESCRIPTORS, descriptors.join(":"));
+    let keeper = keeper::start(&mut prepared)?;
+    let mut descriptors: Vec<_> = prepared.iter().flat_map(Prepared::inherited).collect();
+    descriptors.extend(keeper.iter().map(AsRawFd::as_raw_fd));
+    inherited::tell(&mut command, &descriptors);
     privileges::drop_all(request.user)?;
+    for_children(&prepared, keeper.as_ref()).map_err(OpenError::Inherit)?;
     // Returns only if it fails; what was opened is closed then.
     let source = command.exec();
     Err(OpenError::Run {
@@ -184,10 +189,6 @@ fn prepare(netdev: &NetdevConfig) -> Result<Prepared, OpenError> {
         id: netdev.id.clone(),
         source: Box::new(source),
     })?;
-    prepared
-        .let_children_inherit()
-        .and_then(|()| prepared.let_children_keep_program())
-        .map_err(OpenError::Inherit)?;
     tracing::info!(
         "netdev '{}': {} is open in {} mode",
         netdev.id,
@@ -195,6 +196,18 @@ fn prepare(netdev: &NetdevConfig) -> Result<Prepared, OpenError> {
         prepared.mode()
     );
     Ok(prepared)
+}
+
+/// Lets the command have what is for it.
+fn for_children(prepared: &[Prepared], keeper: Option<&OwnedFd>) -> io::Result<()> {
+    for prepared in prepared {
+        prepared.let_children_inherit()?;
+        prepared.let_children_keep_program()?;
+    }
+    if let Some(keeper) = keeper {
+        fcntl_setfd(keeper, FdFlags::empty())?;
+    }
+    Ok(())
 }
 
 /// What stands for a network card in the command.

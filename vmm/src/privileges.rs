@@ -3,7 +3,11 @@
 use std::{io, str::FromStr};
 
 use rustix::{
-    process::{Gid, Uid, parent_process_death_signal, set_parent_process_death_signal},
+    io::Errno,
+    process::{
+        Gid, Pid, Signal, Uid, getpid, getppid, kill_process, parent_process_death_signal,
+        set_parent_process_death_signal,
+    },
     thread::{
         CapabilitySet, CapabilitySets, capabilities, capability_is_in_bounding_set,
         clear_ambient_capability_set, remove_capability_from_bounding_set, set_capabilities,
@@ -40,7 +44,7 @@ impl FromStr for User {
                 gid: id(gid)?,
             })
         });
-        user.ok_or_else(|| "a user is UID:GID, two numbers, such as 65534:65534".to_owned())
+        user.ok_or_else(|| "a user is UID:GID, two numbers, such as 20007:20007".to_owned())
     }
 }
 
@@ -71,7 +75,7 @@ pub enum PrivilegeError {
     Left(CapabilitySet),
 }
 
-fn refused(what: &'static str) -> impl Fn(rustix::io::Errno) -> PrivilegeError {
+fn refused(what: &'static str) -> impl Fn(Errno) -> PrivilegeError {
     move |error| PrivilegeError::Capabilities {
         what,
         source: error.into(),
@@ -84,7 +88,16 @@ fn refused(what: &'static str) -> impl Fn(rustix::io::Errno) -> PrivilegeError {
 /// # Errors
 /// [`PrivilegeError`]; some privileges may be gone then.
 pub(crate) fn drop_all(user: Option<User>) -> Result<(), PrivilegeError> {
-    let leash = parent_process_death_signal().unwrap_or_default();
+    drop_all_but(CapabilitySet::empty(), user)
+}
+
+/// The same, with these capabilities kept of those that it has. Another user's are gone in any case.
+///
+/// # Errors
+/// [`PrivilegeError`]; some privileges may be gone then.
+pub(crate) fn drop_all_but(kept: CapabilitySet, user: Option<User>) -> Result<(), PrivilegeError> {
+    let leash = parent_process_death_signal().map_err(refused("parent-death signal"))?;
+    let parent = getppid();
     clear_ambient_capability_set().map_err(refused("ambient"))?;
     // The only set whose change takes a capability. Without it no_new_privs is what keeps the
     // command from gaining any.
@@ -99,18 +112,28 @@ pub(crate) fn drop_all(user: Option<User>) -> Result<(), PrivilegeError> {
         })?;
     }
     set_no_new_privs(true).map_err(refused("no_new_privs"))?;
-    keep_only(CapabilitySet::empty())?;
-    if leash.is_some() {
-        // Another user's process is let off it (PR_SET_PDEATHSIG(2const)).
-        set_parent_process_death_signal(leash).map_err(refused("parent-death signal"))?;
+    keep_only(kept)?;
+    if let Some(signal) = leash {
+        put_on_leash_again(signal, parent)?;
     }
     let left = capabilities(None).map_err(refused("effective"))?;
-    let left = left.effective | left.permitted | left.inheritable;
+    let left = (left.effective | left.permitted | left.inheritable) - kept;
     if left.is_empty() {
         Ok(())
     } else {
         Err(PrivilegeError::Left(left))
     }
+}
+
+/// Another user's process is let off it (PR_SET_PDEATHSIG(2const)). If the parent ended meanwhile, the signal is late,
+/// but it comes.
+fn put_on_leash_again(signal: Signal, parent: Option<Pid>) -> Result<(), PrivilegeError> {
+    let failed = || refused("parent-death signal");
+    set_parent_process_death_signal(Some(signal)).map_err(failed())?;
+    if getppid() != parent {
+        kill_process(getpid(), signal).map_err(failed())?;
+    }
+    Ok(())
 }
 
 /// Leaves the calling thread these capabilities of those that it has, and none to programs that it executes.
@@ -142,7 +165,8 @@ fn empty_bounding_set() -> Result<(), PrivilegeError> {
             }
             Ok(false) => {}
             // The kernel knows no more.
-            Err(_) => break,
+            Err(Errno::INVAL) => break,
+            Err(error) => return Err(refused("bounding")(error)),
         }
     }
     Ok(())
@@ -158,7 +182,35 @@ fn become_user(user: User) -> rustix::io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
     use super::*;
+
+    const VARIABLE: &str = "RINGWIRE_TEST_LEASH";
+
+    /// In a process of its own, whose parent is not the one that it was.
+    #[test]
+    fn a_parent_that_ended_while_the_user_changed_is_noticed() {
+        if std::env::var_os(VARIABLE).is_some() {
+            put_on_leash_again(Signal::USR1, getppid()).unwrap();
+            println!("still there");
+            put_on_leash_again(Signal::USR1, Some(getpid())).unwrap();
+            println!("too long");
+            return;
+        }
+        let test = "privileges::tests::a_parent_that_ended_while_the_user_changed_is_noticed";
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", test, "--nocapture", "--test-threads=1"])
+            .env(VARIABLE, "1")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            said.contains("still there") && !said.contains("too long"),
+            "{said}"
+        );
+        assert_eq!(output.status.signal(), Some(libc::SIGUSR1));
+    }
 
     #[test]
     fn users_are_two_numbers() {

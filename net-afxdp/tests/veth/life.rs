@@ -1,6 +1,7 @@
 //! What comes and goes: programs, processes, links, interfaces.
 
 use std::{
+    os::fd::AsRawFd,
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
@@ -85,13 +86,48 @@ fn the_interface_is_promiscuous_as_long_as_the_program_is_there() {
 
     let prepared = Prepared::open(&config(&net.near)).unwrap();
     assert_eq!(promiscuity(&net), 1);
+    drop(prepared);
+    assert!(is_promiscuous_no_more(&net));
+}
+
+#[test]
+fn children_inherit_the_program_but_no_packet_socket() {
+    let Some(net) = Net::new() else { return };
+    let mut prepared = Prepared::open(&config(&net.near)).unwrap();
+    prepared.let_children_inherit().unwrap();
     prepared.let_children_keep_program().unwrap();
     let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+    let promiscuous = prepared.take_promiscuity().unwrap();
+    assert!(!prepared.inherited().contains(&promiscuous.as_raw_fd()));
+    let closed = rustix::io::FdFlags::CLOEXEC;
+    assert_eq!(rustix::io::fcntl_getfd(&promiscuous).unwrap(), closed);
+    for socket in prepared.take_sockets() {
+        let family = rustix::net::sockopt::socket_domain(&socket).unwrap();
+        assert_eq!(family, rustix::net::AddressFamily::XDP);
+    }
+    assert_eq!(promiscuity(&net), 1);
+    // Neither the child nor what is left here keeps it so.
+    drop(promiscuous);
+    assert!(is_promiscuous_no_more(&net));
     drop(prepared);
-    assert_eq!(promiscuity(&net), 1, "the child keeps it");
     child.kill().unwrap();
     child.wait().unwrap();
-    assert!(is_promiscuous_no_more(&net));
+}
+
+/// Should it get into the wrong hands all the same.
+#[test]
+fn what_keeps_an_interface_promiscuous_receives_nothing() {
+    let Some(net) = Net::new() else { return };
+    let mut prepared = Prepared::open(&config(&net.near)).unwrap();
+    let socket = prepared.take_promiscuity().unwrap();
+    let spy = Packet::take_for_all(socket, &net.far);
+    assert_eq!(errno(spy.detach_filter()), Some(libc::EPERM));
+    let (near, far) = (Packet::open(&net.near), Packet::open(&net.far));
+    for number in 0..10 {
+        near.send(&frame(number, 64)).unwrap();
+        assert!(far.receive().as_deref() == Some(&frame(number, 64)));
+    }
+    assert!(spy.try_receive().is_none());
 }
 
 #[test]

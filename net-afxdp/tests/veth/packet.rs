@@ -28,6 +28,20 @@ impl Packet {
         assert!(fd >= 0, "socket: {}", io::Error::last_os_error());
         // SAFETY: just opened.
         let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+        let packet = Self::take(socket, interface, protocol);
+        rustix::net::sockopt::set_socket_recv_buffer_size_force(&packet.0, 16 << 20).unwrap();
+        packet
+    }
+
+    /// A packet socket of others, which sees all frames of the interface from now on.
+    pub(crate) fn take_for_all(socket: OwnedFd, interface: &str) -> Self {
+        rustix::io::ioctl_fionbio(&socket, true).unwrap();
+        let all = u16::try_from(libc::ETH_P_ALL).unwrap();
+        Self::take(socket, interface, all.to_be())
+    }
+
+    fn take(socket: OwnedFd, interface: &str, protocol: u16) -> Self {
+        let fd = socket.as_raw_fd();
         // SAFETY: all zeros is a valid address.
         let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
         address.sll_family = 17;
@@ -38,9 +52,28 @@ impl Packet {
         // SAFETY: the address is of the size that is said and outlives the call.
         let result = unsafe { libc::bind(fd, (&raw const address).cast(), size) };
         assert_eq!(result, 0, "bind: {}", io::Error::last_os_error());
-        let packet = Self(socket);
-        rustix::net::sockopt::set_socket_recv_buffer_size_force(&packet.0, 16 << 20).unwrap();
-        packet
+        Self(socket)
+    }
+
+    /// Takes the socket's filter away.
+    pub(crate) fn detach_filter(&self) -> io::Result<()> {
+        let value: libc::c_int = 0;
+        let size = u32::try_from(size_of_val(&value)).unwrap();
+        // SAFETY: the value is of the size that is said and outlives the call.
+        let result = unsafe {
+            libc::setsockopt(
+                self.0.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_DETACH_FILTER,
+                (&raw const value).cast(),
+                size,
+            )
+        };
+        if result == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::last_os_error())
+        }
     }
 
     pub(crate) fn send(&self, frame: &[u8]) -> io::Result<()> {

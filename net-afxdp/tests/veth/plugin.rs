@@ -245,9 +245,29 @@ fn descriptors_of_a_plugin_that_lies_are_closed() {
         vec![hello(), Reply::With("/fd_ack", five), Reply::Close],
     );
     assert!(text.contains("file descriptors along"), "{text}");
-    // At its end when nobody has the other side any more.
+    assert_all_closed(&reader);
+}
+
+#[test]
+fn descriptors_that_come_with_the_goodbye_are_closed_while_the_port_is_open() {
+    let Some(net) = Net::new() else { return };
+    let foreign = Foreign::attach(net.interface().index(), 1, XdpFlags::DRV_MODE);
+    let (reader, writer) = std::io::pipe().unwrap();
+    let server = Server::start(vec![
+        hello(),
+        Reply::With("/fd_ack", vec![foreign.map_fd()]),
+        Reply::With("/fin_ack", vec![writer.into()]),
+    ]);
+    let port = Port::open_from(&small(&net), source(&server)).unwrap();
+    server.requests();
+    assert_all_closed(&reader);
+    drop(port);
+}
+
+/// A pipe is at its end when nobody has the other side any more.
+fn assert_all_closed(reader: &std::io::PipeReader) {
     let mut fds = [rustix::event::PollFd::new(
-        &reader,
+        reader,
         rustix::event::PollFlags::IN,
     )];
     let pause = rustix::event::Timespec {

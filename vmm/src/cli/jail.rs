@@ -13,7 +13,7 @@ use crate::{
 /// What `ringwire jail --help` ends with.
 pub const JAIL_HELP: &str = "\
 Example:
-    sudo ringwire jail --user 65534:65534 --netns vm7 --cgroup /sys/fs/cgroup/vms,memory.max=1G,pids.max=64 -- \\
+    sudo ringwire jail --user 20007:20007 --netns vm7 --cgroup /sys/fs/cgroup/vms,memory.max=1G,pids.max=64 -- \\
         run --kernel vmlinuz --initrd guest.cpio --netdev af-xdp,ifname=eth1
 
 The VM has mount, PID, IPC, UTS and cgroup namespaces of its own, without --netdev also a network

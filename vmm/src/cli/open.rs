@@ -15,12 +15,14 @@ pub const OPEN_HELP: &str = "\
 In the arguments of COMMAND, {netdev} stands for the options of the inner --netdev: those given
 here, with inhibit=on, sock-fds=..., and on Linux 7.3 xsks-map-fd=... With several netdevs it is {netdev:ID}.
 
-    sudo ringwire open --netdev af-xdp,ifname=eth1,queues=2 --user 1000:108 -- \\
+    sudo ringwire open --netdev af-xdp,ifname=eth1,queues=2 --user 20007:108 -- \\
         ringwire run --kernel vmlinuz --cpus 2 --netdev {netdev}
 
 COMMAND has no capability in any set, can get none (no_new_privs), and takes the place of this
 process. The user needs access to /dev/kvm: let its group be the one that owns it (above: 108).
-The XDP program leaves the interface when COMMAND ends.";
+Give each VM a user of its own. COMMAND inherits AF_XDP sockets, the XDP program's link, and a pipe's
+end; RINGWIRE_OPEN_FDS lists their numbers. The XDP program leaves the interface when COMMAND ends,
+and so does the process without any power that keeps the interface promiscuous.";
 
 /// `ringwire open`.
 #[derive(Debug, Args)]

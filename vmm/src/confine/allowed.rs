@@ -11,10 +11,10 @@ use libc::{
     SYS_rseq, SYS_rt_sigaction, SYS_rt_sigprocmask, SYS_rt_sigreturn, SYS_sched_getaffinity,
     SYS_sched_setaffinity, SYS_sched_yield, SYS_seccomp, SYS_sendto, SYS_set_robust_list,
     SYS_sigaltstack, SYS_socket, SYS_statx, SYS_tgkill, SYS_timerfd_create, SYS_timerfd_settime,
-    SYS_write, SYS_writev,
+    SYS_unlinkat, SYS_write, SYS_writev,
 };
 
-use super::kind::ThreadKind;
+use super::kind::{AttendantKind, ThreadKind};
 
 /// A value of an argument, and its name for people.
 pub(super) type Value = (u64, &'static str);
@@ -32,6 +32,8 @@ pub(super) enum Only {
     Null(u8, &'static str),
     /// This argument is our own process ID.
     OwnPid(u8),
+    /// Both are so.
+    Both(&'static Only, &'static Only),
 }
 
 /// A system call that a thread may make.
@@ -72,6 +74,25 @@ const fn unsigned(value: i32) -> u64 {
     // None of them is negative.
     value.unsigned_abs() as u64
 }
+
+/// In place of a thread's ID.
+const ITSELF: Value = (0, "the calling thread");
+
+/// The flags with which glibc makes a thread, by their bits.
+const THREAD: Value = (
+    unsigned(
+        libc::CLONE_VM
+            | libc::CLONE_FS
+            | libc::CLONE_FILES
+            | libc::CLONE_SIGHAND
+            | libc::CLONE_THREAD
+            | libc::CLONE_SYSVSEM
+            | libc::CLONE_SETTLS
+            | libc::CLONE_PARENT_SETTID
+            | libc::CLONE_CHILD_CLEARTID,
+    ),
+    "a thread's flags",
+);
 
 const NOT_EXECUTABLE: Only = Only::Without(2, int!(PROT_EXEC));
 
@@ -143,6 +164,10 @@ pub(super) const COMMON: &[Call] = &[
     call(SYS_exit, "the end of a thread"),
     call(SYS_exit_group, "the end of the process"),
 ];
+
+/// What is not carried out but answered by ENOSYS, for the spawner: glibc then makes the call whose arguments a filter
+/// can see.
+pub(super) const ABSENT: &[Call] = &[call(SYS_clone3, "making a thread: `clone` does it, too")];
 
 /// What is not carried out but answered by EACCES, for all threads: what libraries try by themselves and can do
 /// without.
@@ -302,8 +327,11 @@ const CONSOLE: &[Call] = &[TERMINAL, call(SYS_read, "the console's input")];
 
 /// Threads begin with the filter of the one that made them, and add their own: so this one may do what they may.
 const SPAWNER: &[Call] = &[
-    call(SYS_clone3, "making a thread"),
-    call(SYS_clone, "the same, on kernels without the other"),
+    limited(
+        SYS_clone,
+        Only::OneOf(0, &[THREAD]),
+        "making a thread, and neither a process nor a namespace",
+    ),
     call(SYS_set_robust_list, "a thread's beginning"),
     call(SYS_rseq, "a thread's beginning"),
     limited(
@@ -320,11 +348,59 @@ const SPAWNER: &[Call] = &[
     ),
     limited(
         SYS_seccomp,
-        Only::OneOf(0, &[SET_MODE_FILTER]),
+        Only::Both(
+            &Only::OneOf(0, &[SET_MODE_FILTER]),
+            &Only::OneOf(1, &[(0, "no flags")]),
+        ),
         "a new thread's own filter",
     ),
-    call(SYS_sched_setaffinity, "a new thread's CPU (--pin)"),
+    limited(
+        SYS_sched_setaffinity,
+        Only::OneOf(0, &[ITSELF]),
+        "a new thread's CPU (--pin)",
+    ),
 ];
+
+/// A process that only waits ([`crate::attendant`]). Nothing of [`COMMON`]: it neither allocates nor logs.
+const HOLDER: &[Call] = &[
+    limited(
+        SYS_write,
+        Only::OneOf(0, &[int!(STDOUT_FILENO)]),
+        "its maker hears that it is ready",
+    ),
+    limited(
+        SYS_close,
+        Only::OneOf(0, &[int!(STDOUT_FILENO)]),
+        "nothing more is said",
+    ),
+    call(SYS_ppoll, "waiting for its maker's end"),
+    call(SYS_restart_syscall, "the kernel's, after a stop (SIGSTOP)"),
+    call(SYS_exit_group, "the end"),
+];
+
+/// One that removes a cgroup at the end.
+const REMOVER: &[Call] = &[
+    limited(
+        SYS_unlinkat,
+        Only::Both(
+            &Only::OneOf(0, &[(REMOVERS_PARENT, "the directory that it holds")]),
+            &Only::OneOf(2, &[int!(AT_REMOVEDIR)]),
+        ),
+        "removing an empty cgroup",
+    ),
+    call(SYS_clock_nanosleep, "until the kernel has emptied it"),
+];
+
+/// Standard error's number, which is free there.
+const REMOVERS_PARENT: u64 = unsigned(libc::STDERR_FILENO);
+
+/// All that such a process may do.
+pub(super) fn of_attendant(kind: AttendantKind) -> Vec<Call> {
+    match kind {
+        AttendantKind::Holder => HOLDER.to_vec(),
+        AttendantKind::Remover => [HOLDER, REMOVER].concat(),
+    }
+}
 
 /// What threads of that kind may do besides [`COMMON`].
 pub(super) fn own(kind: ThreadKind) -> Vec<Call> {

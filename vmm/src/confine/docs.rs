@@ -4,12 +4,24 @@ use std::{env, fmt::Write as _, fs};
 
 use super::{
     allowed::{self, Call, Only},
-    kind::ThreadKind,
+    kind::{AttendantKind, ThreadKind},
     names,
 };
 
 /// What follows this line in the file is made here.
 const MARK: &str = "<!-- The rest is made from vmm/src/confine/allowed.rs, by `RINGWIRE_WRITE_DOCS=1 cargo test -p vmm confine::docs`. -->\n";
+
+/// The processes that only wait.
+const ATTENDANTS: [(AttendantKind, &str); 2] = [
+    (
+        AttendantKind::Holder,
+        "`open`'s keeper, and a jail's first process: all of it",
+    ),
+    (
+        AttendantKind::Remover,
+        "A jail's remover of its cgroup: all of it",
+    ),
+];
 
 fn only(only: Only) -> String {
     let names = |values: &[(u64, &str)]| {
@@ -22,6 +34,7 @@ fn only(only: Only) -> String {
         Only::Without(_, bits) => format!("not {}", names(&[bits])),
         Only::Null(_, what) => what.to_owned(),
         Only::OwnPid(_) => "this process".to_owned(),
+        Only::Both(one, other) => format!("{}; {}", self::only(*one), self::only(*other)),
     }
 }
 
@@ -46,9 +59,15 @@ fn tables() -> String {
     table(&mut text, allowed::COMMON);
     text.push_str("\n## Not carried out, answered by EACCES\n");
     table(&mut text, allowed::REFUSED);
+    text.push_str("\n## Not carried out on `spawner`, answered by ENOSYS\n");
+    table(&mut text, allowed::ABSENT);
     for kind in ThreadKind::ALL {
         write!(text, "\n## `{kind}`, besides\n").unwrap();
         table(&mut text, &allowed::own(kind));
+    }
+    for (kind, title) in ATTENDANTS {
+        write!(text, "\n## {title}\n").unwrap();
+        table(&mut text, &allowed::of_attendant(kind));
     }
     text
 }
@@ -80,7 +99,7 @@ fn no_call_is_twice_in_a_table() {
     for kind in ThreadKind::ALL {
         assert!(unique(&allowed::own(kind)), "{kind}");
         assert!(
-            unique(&[allowed::all(kind), allowed::REFUSED.to_vec()].concat()),
+            unique(&[&allowed::all(kind), allowed::REFUSED, allowed::ABSENT].concat()),
             "{kind}"
         );
     }

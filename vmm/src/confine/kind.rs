@@ -25,6 +25,15 @@ pub enum ThreadKind {
     Spawner,
 }
 
+/// What a process that waits for its maker's end does then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AttendantKind {
+    /// It only ends itself.
+    Holder,
+    /// It removes an empty directory of the one that it holds as its standard error.
+    Remover,
+}
+
 impl ThreadKind {
     /// All of them, in the order of the documentation.
     pub const ALL: [Self; 8] = [

@@ -58,6 +58,18 @@ fn in_the_child() {
         thread.join().unwrap();
         return;
     }
+    if let Some(what) = role.strip_prefix("the spawner: ") {
+        let filters = Filters::new().unwrap();
+        trap::install().unwrap();
+        let what = what.to_owned();
+        let thread = thread::spawn(move || {
+            filters.enter(ThreadKind::Spawner, "spawner").unwrap();
+            as_spawner(&what);
+            println!("\n> fine");
+        });
+        thread.join().unwrap();
+        return;
+    }
     let confinement = Arc::new(Confinement::default());
     confinement.begin(ConfineConfig::default()).unwrap();
     confinement.enter(ThreadKind::Main, "main").unwrap();
@@ -94,6 +106,43 @@ fn in_the_child() {
         _ => panic!("{role}?"),
     }
     println!("\n> fine");
+}
+
+/// Under the spawner's filter.
+fn as_spawner(what: &str) {
+    let clone = |flags: i32| {
+        // SAFETY: no memory is shared with the child, if there is one after all, which does nothing but end.
+        let made = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
+        if made == 0 {
+            // SAFETY: has no arguments of memory.
+            unsafe { libc::syscall(libc::SYS_exit_group, 0) };
+        }
+    };
+    match what {
+        "a thread" => thread::spawn(live).join().unwrap(),
+        "clone3" => {
+            // SAFETY: no arguments are handed over, for which the kernel has an error.
+            let result = unsafe { libc::syscall(libc::SYS_clone3, 0, 0) };
+            let error = std::io::Error::last_os_error();
+            assert_eq!((result, error.raw_os_error()), (-1, Some(libc::ENOSYS)));
+        }
+        "a process" => clone(libc::SIGCHLD),
+        "a process that is waited for" => clone(libc::CLONE_VFORK | libc::SIGCHLD),
+        "a namespace" => clone(libc::CLONE_NEWUSER | libc::SIGCHLD),
+        "the CPUs of another one" => {
+            // SAFETY: there is no memory to read.
+            unsafe { libc::syscall(libc::SYS_sched_setaffinity, 1, 0, 0) };
+        }
+        "a filter's listener" => {
+            let (mode, listener) = (
+                libc::SECCOMP_SET_MODE_FILTER,
+                libc::SECCOMP_FILTER_FLAG_NEW_LISTENER,
+            );
+            // SAFETY: there is no memory to read.
+            unsafe { libc::syscall(libc::SYS_seccomp, mode, listener, 0) };
+        }
+        _ => panic!("{what}?"),
+    }
 }
 
 fn make(confinement: &Confinement, work: impl FnOnce() + Send + 'static) -> thread::JoinHandle<()> {
@@ -208,5 +257,26 @@ fn arguments_count() {
         let sentence = format!("the thread main made the system call {call}");
         assert_eq!(output.status.code(), Some(7), "{role}: {output:?}");
         assert!(stderr(&output).contains(&sentence), "{role}: {output:?}");
+    }
+}
+
+#[test]
+fn the_spawner_makes_threads_and_neither_processes_nor_namespaces() {
+    for what in ["a thread", "clone3"] {
+        let output = child(&format!("the spawner: {what}"));
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(said.contains("\n> fine"), "{what}: {output:?}");
+    }
+    for (what, call) in [
+        ("a process", "clone (56)"),
+        ("a process that is waited for", "clone (56)"),
+        ("a namespace", "clone (56)"),
+        ("the CPUs of another one", "sched_setaffinity (203)"),
+        ("a filter's listener", "seccomp (317)"),
+    ] {
+        let output = child(&format!("the spawner: {what}"));
+        let sentence = format!("the thread spawner made the system call {call}");
+        assert_eq!(output.status.code(), Some(7), "{what}: {output:?}");
+        assert!(stderr(&output).contains(&sentence), "{what}: {output:?}");
     }
 }

@@ -2,20 +2,39 @@
 //!
 //! Version 2 alone (Documentation/admin-guide/cgroup-v2.rst). A limit is a file of the cgroup and what is written
 //! there, so all that the kernel can limit can be limited.
+//!
+//! It is removed by a process that waits for the end of the one outside ([`attendant`]): that one has no right to it any
+//! more by then, and may be killed.
 
 use std::{
+    ffi::{CStr, CString},
     fs::{self, File, OpenOptions},
     io::{self, Write},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     process, thread,
     time::Duration,
 };
 
+use rustix::{
+    fs::{AtFlags, unlinkat},
+    io::{Errno, retry_on_intr},
+    process::{Pid, WaitOptions, waitpid},
+    stdio::{dup2_stderr, stderr},
+    thread::CapabilitySet,
+};
+
+use crate::{
+    attendant::{self, AttendantError, Duty, failed as could_not},
+    confine::AttendantKind,
+};
+
 /// `CGROUP2_SUPER_MAGIC` (linux/magic.h), as statfs(2) tells it.
 const CGROUP2: rustix::fs::FsWord = 0x6367_7270;
 
-/// How often, and how long apart, removing it is tried. The kernel is done with a process somewhat after its end.
-const TRIES: (u32, Duration) = (200, Duration::from_millis(10));
+/// How often, and how long apart, removing it is tried. The kernel is done with a process somewhat after its end, and the
+/// more so the more memory that had.
+const TRIES: (u32, Duration) = (1000, Duration::from_millis(10));
 
 /// What cgroup to make.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +81,14 @@ pub enum CgroupError {
         /// What the system said.
         source: io::Error,
     },
+    /// removing it
+    #[error("could not have a process remove the cgroup {} at the end: {source}", path.display())]
+    Remover {
+        /// Which cgroup.
+        path: PathBuf,
+        /// Why.
+        source: AttendantError,
+    },
     /// making or joining it
     #[error("could not {what} the cgroup {}: {source}", path.display())]
     System {
@@ -74,20 +101,33 @@ pub enum CgroupError {
     },
 }
 
-/// A cgroup that was made here. Dropped, it is removed.
+/// A cgroup that was made here. Dropped, it is removed; and also if this process is killed.
 #[derive(Debug)]
-pub(super) struct Cgroup(PathBuf);
+pub(super) struct Cgroup {
+    path: PathBuf,
+    /// The process that does so, and what it waits for.
+    remover: Option<(Pid, OwnedFd)>,
+}
 
 impl Cgroup {
     /// Makes it, below the parent and named after this process, and sets its limits.
     pub(super) fn create(config: &CgroupConfig) -> Result<Self, CgroupError> {
         let parent = &config.parent;
         check(parent)?;
-        let path = parent.join(format!("ringwire-{}", process::id()));
-        // One of the same process ID, whose maker was killed, is empty, or is in use and stays.
+        let name = format!("ringwire-{}", process::id());
+        let path = parent.join(&name);
+        // One of the same process ID that was left is empty, or is in use and stays.
         let _ = fs::remove_dir(&path);
         fs::create_dir(&path).map_err(failed("make", &path))?;
-        let made = Self(path);
+        let remover = start_remover(parent, &name).inspect_err(|_| {
+            let _ = fs::remove_dir(&path);
+        });
+        let remover = remover.map_err(|source| CgroupError::Remover {
+            path: path.clone(),
+            source,
+        })?;
+        let remover = Some(remover);
+        let made = Self { path, remover };
         for (file, value) in &config.limits {
             made.limit(parent, file, value)?;
         }
@@ -100,7 +140,7 @@ impl Cgroup {
         else {
             return Err(CgroupError::NoLimit(file.to_owned()));
         };
-        let path = self.0.join(file);
+        let path = self.path.join(file);
         let opened = OpenOptions::new().write(true).open(&path);
         let written = opened.and_then(|mut limit| limit.write_all(value.as_bytes()));
         written.map_err(|source| match source.kind() {
@@ -120,26 +160,58 @@ impl Cgroup {
     /// For [`join`], by a process that does not see it any more.
     pub(super) fn members(&self) -> Result<File, CgroupError> {
         let mut options = OpenOptions::new();
-        let members = options.write(true).open(self.0.join("cgroup.procs"));
-        members.map_err(failed("open", &self.0))
+        let members = options.write(true).open(self.path.join("cgroup.procs"));
+        members.map_err(failed("open", &self.path))
     }
 }
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        let (tries, pause) = TRIES;
-        let mut removed = fs::remove_dir(&self.0);
-        for _ in 1..tries {
-            if removed.is_ok() {
-                return;
-            }
-            thread::sleep(pause);
-            removed = fs::remove_dir(&self.0);
-        }
-        if let Err(e) = removed {
-            tracing::warn!("the cgroup {} stays: {e}", self.0.display());
-        }
+        let Some((remover, held)) = self.remover.take() else {
+            return;
+        };
+        drop(held);
+        let ended = retry_on_intr(|| waitpid(Some(remover), WaitOptions::empty()));
+        let status = ended.map(|it| it.and_then(|(_, status)| status.exit_status()));
+        let why = match status {
+            Ok(Some(0)) => return,
+            Ok(Some(errno)) => io::Error::from_raw_os_error(errno).to_string(),
+            Ok(None) => "the process that was to remove it was killed".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        tracing::warn!("the cgroup {} stays: {why}", self.path.display());
     }
+}
+
+/// Has a process remove it when this one lets go of it. In the tree's root that takes CAP_DAC_OVERRIDE, as nobody may
+/// write there; the process has no other use for that, as all that its filter lets it do with files is to remove an empty
+/// directory.
+fn start_remover(parent: &Path, name: &str) -> Result<(Pid, OwnedFd), AttendantError> {
+    let parent = File::open(parent).map_err(AttendantError::Start)?;
+    let name = CString::new(name).map_err(|error| AttendantError::Start(error.into()))?;
+    attendant::start(&Duty {
+        kind: AttendantKind::Remover,
+        holds: &[libc::STDERR_FILENO],
+        user: None,
+        keeps: CapabilitySet::DAC_OVERRIDE,
+        begins: &|| dup2_stderr(&parent).map_err(could_not("keep the directory")),
+        ends: &|| remove(&name),
+    })
+}
+
+/// The remover's end. Returns what the system said.
+fn remove(name: &CStr) -> u8 {
+    let (tries, pause) = TRIES;
+    let mut error = None;
+    for _ in 0..tries {
+        error = match unlinkat(stderr(), name, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => return 0,
+            Err(error) => Some(error),
+        };
+        thread::sleep(pause);
+    }
+    let errno = error.map(Errno::raw_os_error);
+    errno.and_then(|it| it.try_into().ok()).unwrap_or(u8::MAX)
 }
 
 /// Puts the calling process into a cgroup, for good.

@@ -33,6 +33,8 @@ const MEMINFO: &str = "/proc/meminfo";
 const TMPFS: &std::ffi::CStr = c"size=64k,nr_inodes=2k,mode=755";
 /// Nothing here is to be executed, nor to give rights.
 const HARMLESS: MountFlags = MountFlags::NOSUID.union(MountFlags::NOEXEC);
+/// Nor are there devices in what is not a device.
+const EMPTY: MountFlags = HARMLESS.union(MountFlags::NODEV);
 
 /// Why there is no such root.
 #[derive(Debug, thiserror::Error)]
@@ -76,11 +78,7 @@ pub(super) fn enter(config: &VmConfig) -> Result<(), RootError> {
     let home = env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
     let meminfo = config.hugepages.then(|| fs::read(MEMINFO));
     let meminfo = meminfo.transpose().map_err(system("read /proc/meminfo"))?;
-    // Nothing of what follows is to be seen outside.
-    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-    mount_change("/", private).map_err(system("part with the host's mounts"))?;
-    let flags = HARMLESS | MountFlags::NODEV;
-    mount("ringwire", BASE, "tmpfs", flags, TMPFS).map_err(system("mount a tmpfs"))?;
+    mount_base()?;
     for (path, for_what) in files(config)
         .map_err(system("tell which files are meant"))?
         .into_values()
@@ -96,15 +94,34 @@ pub(super) fn enter(config: &VmConfig) -> Result<(), RootError> {
     }
     // Relative paths of the configuration stay what they were.
     let inside = make_directories(&home).map_err(system("make a directory in the jail"))?;
+    become_root()?;
+    env::set_current_dir(Path::new("/").join(inside)).map_err(system("enter the jail's directory"))
+}
+
+/// Leaves the calling process, in a mount namespace of its own already, a root with nothing in it at all.
+pub(super) fn enter_empty() -> Result<(), RootError> {
+    mount_base()?;
+    become_root()
+}
+
+/// An empty tmpfs, which nobody outside sees.
+fn mount_base() -> Result<(), RootError> {
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    mount_change("/", private).map_err(system("part with the host's mounts"))?;
+    mount("ringwire", BASE, "tmpfs", EMPTY, TMPFS).map_err(system("mount a tmpfs"))
+}
+
+/// Makes that tmpfs the root, not to be written any more, and detaches the old one.
+fn become_root() -> Result<(), RootError> {
     env::set_current_dir(BASE).map_err(system("enter the jail's root"))?;
     pivot_root(".", ".").map_err(system(
         "make it the root (pivot_root; in a plain chroot that is not possible)",
     ))?;
     // The old root, which lies above the new one now.
     unmount(".", UnmountFlags::DETACH).map_err(system("detach the host's root"))?;
-    let sealed = flags | MountFlags::BIND | MountFlags::RDONLY;
+    let sealed = EMPTY | MountFlags::BIND | MountFlags::RDONLY;
     mount_remount("/", sealed, "").map_err(system("make the jail's root read-only"))?;
-    env::set_current_dir(Path::new("/").join(inside)).map_err(system("enter the jail's directory"))
+    env::set_current_dir("/").map_err(system("enter the jail's root"))
 }
 
 /// Files by their place in the new root: by which path, and what for.

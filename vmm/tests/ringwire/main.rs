@@ -37,5 +37,6 @@ mod pci;
 mod placement;
 #[cfg(test)]
 mod process;
+mod refusing;
 #[cfg(test)]
 mod wire;

@@ -21,6 +21,8 @@ use crate::{
     wire::{Wire, can_run, is_root},
 };
 
+mod descriptors;
+
 /// Where the child finds its `--netdev`.
 const VARIABLE: &str = "RINGWIRE_TEST_NETDEV";
 

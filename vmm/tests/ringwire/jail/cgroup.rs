@@ -4,10 +4,14 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
 };
 
-use super::{Files, NOBODY, inside, start, waiting};
-use crate::{process::outcome, wire::can_run};
+use super::{Files, NOBODY, assert_gone, field, inside, start, waiting};
+use crate::{
+    process::{Process, outcome},
+    wire::can_run,
+};
 
 /// A cgroup of version 2 for the test, gone when dropped.
 struct Parent(PathBuf);
@@ -120,4 +124,71 @@ fn limits_are_set_before_the_vm_is_there() {
     outcome(&mut files.jail(&["--user", NOBODY, "--cgroup", &tight], &[]))
         .assert_fails(137, "was killed by signal 9");
     assert!(parent.children().is_empty());
+}
+
+/// Nobody may write to the directory of the tree's root, root included.
+#[test]
+fn the_trees_root_gets_no_litter_either() {
+    if !can_run() {
+        return;
+    }
+    let Some(parent) = Parent::new() else {
+        return;
+    };
+    let root = parent.0.parent().unwrap();
+    let files = Files::new(&waiting());
+    let with = ["--user", NOBODY, "--cgroup", root.to_str().unwrap()];
+    let jail = start(&files, &with, &[]);
+    let made = root.join(format!("ringwire-{}", jail.id()));
+    assert!(made.exists());
+    jail.signal(libc::SIGTERM);
+    let end = jail.finish();
+    assert_eq!(
+        (end.code(), end.stderr.contains("stays")),
+        (143, false),
+        "{end:?}"
+    );
+    assert!(!made.exists());
+}
+
+#[test]
+fn a_cgroup_goes_also_if_the_process_outside_is_killed() {
+    if !can_run() {
+        return;
+    }
+    let Some(parent) = Parent::new() else {
+        return;
+    };
+    let files = Files::new(&waiting());
+    let option = parent.option("");
+    let mut jail = start(&files, &["--user", NOBODY, "--cgroup", &option], &[]);
+    let processes = inside(&jail);
+    let [remover] = removers(&jail);
+    assert_eq!(field(remover, "Seccomp"), "2");
+    assert_eq!(field(remover, "NoNewPrivs"), "1");
+    // CAP_DAC_OVERRIDE, number 1.
+    assert_eq!(field(remover, "CapEff"), "0000000000000002");
+    // The pipe, and the directory.
+    let open = super::descriptors::of(remover);
+    assert_eq!(open.len(), 2, "{open:?}");
+    assert_eq!(Path::new(&open[&2]), parent.0);
+    jail.signal(libc::SIGKILL);
+    assert_eq!(jail.wait().code(), None);
+    assert_gone(processes);
+    let started = Instant::now();
+    while !parent.children().is_empty() {
+        assert!(started.elapsed() < Duration::from_secs(60), "it is left");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_gone([remover, remover]);
+}
+
+/// The child that is not inside.
+fn removers(jail: &Process) -> [u32; 1] {
+    let path = format!("/proc/{}/task/{0}/children", jail.id());
+    let children = fs::read_to_string(path).unwrap();
+    let children = children.split_whitespace().map(|it| it.parse().unwrap());
+    let inside = inside(jail);
+    let others: Vec<_> = children.filter(|it| !inside.contains(it)).collect();
+    others.try_into().unwrap()
 }

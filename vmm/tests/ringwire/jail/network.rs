@@ -90,6 +90,26 @@ fn sockets_that_were_opened_outside_work_in_it() {
     let [_, vm] = inside(&jail);
     assert_ne!(namespace(&vm.to_string(), "mnt"), namespace("self", "mnt"));
     assert!(wire.has_program());
+    // Of the network namespace's packet sockets it has none; one keeps the interface promiscuous elsewhere.
+    let table = fs::read_to_string("/proc/thread-self/net/packet").unwrap();
+    let sockets = table.lines().skip(1).map(|line| line.rsplit(' ').next());
+    let sockets: Vec<_> = sockets
+        .map(|it| format!("socket:[{}]", it.unwrap()))
+        .collect();
+    assert_eq!(sockets.len(), 1);
+    for process in [vm, jail.id()] {
+        let open = super::descriptors::of(process);
+        assert!(!open.values().any(|it| sockets.contains(it)), "{open:?}");
+        // But what keeps the other process there.
+        assert!(
+            open.values().any(|it| it == "anon_inode:bpf_link"),
+            "{open:?}"
+        );
+        let pipes = open
+            .iter()
+            .filter(|(number, what)| **number > 2 && what.starts_with("pipe:"));
+        assert!(pipes.count() > 0, "{open:?}");
+    }
     jail.signal(libc::SIGUSR1);
     jail.wait_for_message("netdev 'net0': guest");
     jail.signal(libc::SIGTERM);
