@@ -71,10 +71,11 @@ impl Tunnel {
     pub fn carries_ethernet(&self) -> bool {
         !matches!(
             self.carrier,
-            Carrier::Ip | Carrier::Gre {
-                ethernet: false,
-                ..
-            }
+            Carrier::Ip
+                | Carrier::Gre {
+                    ethernet: false,
+                    ..
+                }
         )
     }
 
@@ -177,11 +178,9 @@ impl Tunnel {
             } => {
                 let mut flags = 0;
                 let mut fields = Vec::new();
-                for (is_there, bit, value) in [
-                    (checksum, 0x80, 0u32),
-                    (key, 0x20, 42),
-                    (sequence, 0x10, 7),
-                ] {
+                for (is_there, bit, value) in
+                    [(checksum, 0x80, 0u32), (key, 0x20, 42), (sequence, 0x10, 7)]
+                {
                     if is_there {
                         flags |= bit;
                         fields.extend(value.to_be_bytes());

@@ -20,6 +20,7 @@ mod life;
 mod mmio;
 mod offload_guest;
 mod offload_kernel;
+mod offload_local;
 mod offload_metadata;
 mod offload_rx;
 mod offload_tx;
@@ -34,6 +35,7 @@ mod random;
 mod rate;
 mod rings;
 mod rings_layout;
+mod short;
 mod statistics;
 mod threads;
 

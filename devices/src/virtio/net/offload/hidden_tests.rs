@@ -51,7 +51,11 @@ fn checksums_in_tunnels_are_completed_and_so_are_those_of_the_tunnels() {
         for inner in inner_specs() {
             let want = spec.carry(&inner.build(), &inner);
             let frame = spec.with_inner(&inner.build(), &inner.build_partial(), &inner);
-            assert_eq!(completed(&frame).as_ref(), Some(&want), "{spec:?} {inner:?}");
+            assert_eq!(
+                completed(&frame).as_ref(),
+                Some(&want),
+                "{spec:?} {inner:?}"
+            );
             assert_eq!(find(&want), None, "{spec:?} {inner:?}");
             if let Some((at, partial)) = spec.partial(&want) {
                 let mut uncut = frame.clone();
@@ -164,7 +168,10 @@ fn tunnels_of_other_kinds_are_left_alone() {
 #[test]
 fn a_tunnel_in_a_tunnel_is_left_alone() {
     let inner = FrameSpec::tcp(false, vec![5; 40]);
-    let vxlan = Spec::all().into_iter().find(Spec::carries_ethernet).unwrap();
+    let vxlan = Spec::all()
+        .into_iter()
+        .find(Spec::carries_ethernet)
+        .unwrap();
     let once = vxlan.with_inner(&inner.build(), &inner.build_partial(), &inner);
     let outer = FrameSpec::tcp(false, Vec::new());
     assert_eq!(find(&vxlan.carry(&once, &outer)), None);
