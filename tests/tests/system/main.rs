@@ -20,4 +20,5 @@ mod pairs;
 mod pci;
 mod plugin;
 mod resize;
+mod tunnels;
 mod udp_segments;
