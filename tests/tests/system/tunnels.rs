@@ -196,7 +196,7 @@ fn sctp_connects_and_carries_both_ways() {
         }
     }
     server.interrupt();
-    server.end(PATIENCE);
+    let _ = server.end(PATIENCE);
     let errors = guest.ok("cat /proc/net/sctp/snmp");
     let line = errors
         .lines()
