@@ -19,6 +19,7 @@ mod large;
 mod life;
 mod mmio;
 mod offload_guest;
+mod offload_hidden;
 mod offload_kernel;
 mod offload_local;
 mod offload_metadata;
