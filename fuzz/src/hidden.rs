@@ -22,7 +22,12 @@ fn script(u: &mut Unstructured<'_>) -> Result<()> {
     let mut tunnel = u.choose(&Tunnel::all())?.clone();
     tunnel.tags = vec![(0x8100, 1); u.int_in_range(0..=2)?];
     let inner = frames::spec(u, 1500)?;
-    let (whole, partial) = (inner.build(), inner.build_partial());
+    let (mut whole, partial) = (inner.build(), inner.build_partial());
+    // The two are one number to this checksum. Linux, too, writes the other one (`CSUM_MANGLED_0`).
+    let field = inner.transport_start() + inner.checksum_offset();
+    if whole[field..field + 2] == [0; 2] {
+        whole[field..field + 2].fill(0xff);
+    }
     let mut frame = tunnel.with_inner(&whole, &partial, &inner);
     let is_routed = Packet::parse(&whole).is_ok_and(|packet| packet.is_routed);
     if let Some(done) = check(&frame)

@@ -43,7 +43,7 @@ pub enum SendError {
     /// Of [`Queue::send_in_place`] only: the frame lies where it can't be sent from.
     #[error(
         "the frame can't be sent from where it is: outside of the memory that the queue knows, or in \
-         more pieces than the kernel takes, or the first of them is too short"
+         more pieces than the kernel takes, or the first of them is too short, or all of it (60 bytes)"
     )]
     NotInPlace,
     /// Of [`Queue::send_with_checksum`] only: the checksum has to be completed before.
