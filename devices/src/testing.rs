@@ -9,6 +9,7 @@ mod face;
 pub mod frames;
 mod pci;
 mod queue;
+pub mod tunnels;
 
 use std::{
     fs::File,

@@ -11,6 +11,7 @@ pub mod block;
 pub mod card;
 pub mod coalesce;
 pub mod frames;
+pub mod hidden;
 pub mod kernel;
 pub mod options;
 pub mod registers;
@@ -26,6 +27,7 @@ pub const TARGETS: &[Target] = &[
     ("card", card::frames),
     ("coalesce", coalesce::run),
     ("control", card::control),
+    ("hidden", hidden::run),
     ("kernel", kernel::run),
     ("mmio", registers::mmio),
     ("options", options::run),

@@ -17,7 +17,7 @@ pub struct Counters {
     pub rx_wakeups: u64,
     /// Frames that were queued to be sent.
     pub tx_packets: u64,
-    /// Bytes of those.
+    /// Bytes of those, with the zeros behind short ones.
     pub tx_bytes: u64,
     /// Frames of `tx_packets` that were sent in place
     /// ([`Queue::send_in_place`](crate::Queue::send_in_place)).

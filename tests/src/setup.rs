@@ -3,7 +3,7 @@
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process;
+use std::process::{self, Command};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Paths of what the tests need, from the environment that `tests/build-system-tests` describes.
@@ -52,6 +52,33 @@ impl Setup {
         pairs
             .map(|(kernel, initrd)| (kernel.into(), initrd.into()))
             .collect()
+    }
+
+    /// Loads modules of the kernel that the tests run on, which in the lab is one of those that were unpacked for it.
+    /// Elsewhere the kernel loads by itself what it is asked for. What it has not shows when it is used.
+    ///
+    /// # Panics
+    /// There is no `modprobe`.
+    pub fn load_modules(names: &[&str]) {
+        if env::var("RINGWIRE_LAB").as_deref() != Ok("1") {
+            return;
+        }
+        let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        let kernels = Self::other_kernels().into_iter().map(|(kernel, _)| kernel);
+        for kernel in kernels.chain([Self::vmlinux()]) {
+            // It is DIR/boot/vmlinux.
+            let directory = kernel.ancestors().nth(2).unwrap_or(&kernel);
+            if !directory.join("lib/modules").join(release.trim()).exists() {
+                continue;
+            }
+            for name in names {
+                let mut command = Command::new("modprobe");
+                let status = command.arg("-d").arg(directory).arg(name).status();
+                let status = status.unwrap_or_else(|error| panic!("modprobe: {error}"));
+                println!("module {name}: {status}");
+            }
+            return;
+        }
     }
 
     /// An XDP program with its map of sockets, compiled, for tests that attach one as others would.

@@ -77,7 +77,7 @@ fn frames_go_out_from_guest_memory() {
             for seed in 0..100 {
                 let frame = pattern(14 + (seed * 37 + round) % 1500, seed);
                 guest.transmit(&frame);
-                assert_eq!(guest.sent(), frame);
+                assert_same(guest.sent(), &frame);
             }
         }
         let counters = guest.control.counters();

@@ -19,7 +19,9 @@ mod large;
 mod life;
 mod mmio;
 mod offload_guest;
+mod offload_hidden;
 mod offload_kernel;
+mod offload_local;
 mod offload_metadata;
 mod offload_rx;
 mod offload_tx;
@@ -34,6 +36,7 @@ mod random;
 mod rate;
 mod rings;
 mod rings_layout;
+mod short;
 mod statistics;
 mod threads;
 

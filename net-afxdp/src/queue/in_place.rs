@@ -1,6 +1,9 @@
 //! Sending frames from where the caller has them.
 
-use super::{Path, Queue, SendError, send::MIN_FRAME};
+use super::{
+    Path, Queue, SendError,
+    send::{MIN_FRAME, SHORTEST_SENT},
+};
 use crate::{
     frame::Side, multi_buffer::PACKET_CONTINUES, ring::Descriptor, shared_memory::Piece,
     socket::Kernel, umem::CHUNK_SIZE,
@@ -33,7 +36,8 @@ impl Queue {
     /// two, which takes [`multi_buffer`](Self::multi_buffer).
     ///
     /// # Errors
-    /// `NotInPlace`: copy it, with [`send`](Self::send). The others are as there.
+    /// `NotInPlace`: copy it, with [`send`](Self::send); so are frames of fewer than 60 bytes, which are sent with zeros
+    /// behind them. The others are as there.
     pub fn send_in_place(&mut self, pieces: &[Piece], token: u32) -> Result<(), SendError> {
         self.path.send_in_place(pieces, token)
     }
@@ -73,6 +77,10 @@ impl<K: Kernel> Path<K> {
         let length = sizes.fold(0, u32::saturating_add);
         if (length as usize) < MIN_FRAME {
             return Err(SendError::TooShort);
+        }
+        // Zeros go behind it, and what is there is not to be touched.
+        if length < SHORTEST_SENT {
+            return Err(SendError::NotInPlace);
         }
         if length > self.limits.sent() {
             return Err(SendError::TooLong);

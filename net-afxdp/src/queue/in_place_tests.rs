@@ -109,6 +109,9 @@ fn what_does_not_work_in_place_is_refused() {
     for (pieces, why) in [
         (&[][..], SendError::TooShort),
         (&[piece(0, 13)], SendError::TooShort),
+        // To be padded.
+        (&[piece(0, 14)], SendError::NotInPlace),
+        (&[piece(0, 30), piece(100, 29)], SendError::NotInPlace),
         (&[piece(0, 4097)], SendError::TooLong),
         (
             &[piece(0, u32::MAX), piece(0, u32::MAX)],

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use super::{
     Path, SendError,
     model::{Luck, Model, queue},
-    tests::{FRAGMENT, FRAMES, check, frame, limits, send},
+    tests::{FRAGMENT, FRAMES, check, frame, limits, on_the_wire, send},
 };
 use crate::multi_buffer::MAX_FRAGMENTS;
 
@@ -151,7 +151,7 @@ impl World {
         let frame = frame(self.number, length);
         let free = self.path.accounting().free;
         match send(&mut self.path, &frame) {
-            Ok(()) => self.queued.push_back(frame),
+            Ok(()) => self.queued.push_back(on_the_wire(frame)),
             Err(SendError::NotInPlace | SendError::NoChecksum) => {
                 unreachable!("nothing is sent in place here")
             }

@@ -17,6 +17,10 @@ use crate::{
 /// end of a shorter one.
 pub(super) const MIN_FRAME: usize = 14;
 
+/// Bytes that a frame has on the wire at least, without its checksum (IEEE 802.3, `ETH_ZLEN`). Drivers see to that on the
+/// way of the kernel's own packets, and not all of them where they send from frame memory.
+pub(super) const SHORTEST_SENT: u32 = 60;
+
 /// Frames that the kernel takes in one call in copy mode (`TX_BATCH_SIZE`, net/xdp/xsk.c); since Linux
 /// 6.17 it can be told otherwise.
 const TX_BATCH: u32 = 32;
@@ -39,7 +43,7 @@ pub enum SendError {
     /// Of [`Queue::send_in_place`] only: the frame lies where it can't be sent from.
     #[error(
         "the frame can't be sent from where it is: outside of the memory that the queue knows, or in \
-         more pieces than the kernel takes, or the first of them is too short"
+         more pieces than the kernel takes, or the first of them is too short, or all of it (60 bytes)"
     )]
     NotInPlace,
     /// Of [`Queue::send_with_checksum`] only: the checksum has to be completed before.
@@ -61,6 +65,9 @@ impl Queue {
     /// fragments in order (one per chunk of 4096 bytes), and must write all of the slice that it gets,
     /// which holds bytes of earlier frames. Nothing reaches
     /// the kernel before [`flush`](Self::flush); if `fill` panics, nothing is queued.
+    ///
+    /// A frame of fewer than 60 bytes is sent with zeros behind it, up to the 60 that Ethernet asks for: at the far end
+    /// of a veth, too, and in [`counters`](Self::counters).
     ///
     /// # Errors
     /// `TooLong` and `TooShort` concern this frame alone; `Full`: retry when the queue is writable.
@@ -195,12 +202,22 @@ impl<K: Kernel> Path<K> {
             count: chunks as usize,
             pool: &mut self.pool,
         };
+        // Only a frame of one chunk is short; the last chunk of several may be.
+        let shortest = if chunks == 1 { SHORTEST_SENT } else { 0 };
         let mut left = size;
         for slot in held.frames.iter_mut().take(held.count) {
             let frame = slot.insert(held.pool.take().ok_or(SendError::Full)?);
-            let part = left.min(most) as usize;
-            let bytes = self.socket.umem.bytes_mut(frame, part);
-            fill(bytes.ok_or(SendError::TooLong)?);
+            let part = left.min(most);
+            let room = part.max(shortest) as usize;
+            let bytes = self.socket.umem.bytes_mut(frame, room);
+            let (bytes, padding) = bytes
+                .and_then(|bytes| bytes.split_at_mut_checked(part as usize))
+                .ok_or(SendError::TooLong)?;
+            fill(bytes);
+            // There are bytes of an earlier frame, which are nobody's business.
+            if !padding.is_empty() {
+                padding.fill(0);
+            }
             left = left.saturating_sub(most);
         }
         let mut metadata = 0;
@@ -210,6 +227,7 @@ impl<K: Kernel> Path<K> {
             metadata = HAS_METADATA;
         }
         let start = u64::from(self.socket.umem.tx_metadata_len());
+        let size = size.max(shortest);
         let mut left = size;
         for slot in held.frames.iter_mut().take(held.count) {
             let Some(frame) = slot.take() else { break };

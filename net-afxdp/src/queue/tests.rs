@@ -36,6 +36,12 @@ pub(super) fn frame(number: u32, length: usize) -> Vec<u8> {
     BYTES[start..start + length].to_vec()
 }
 
+/// The frame as it is on the wire: with zeros behind it if it is short.
+pub(super) fn on_the_wire(mut frame: Vec<u8>) -> Vec<u8> {
+    frame.resize(frame.len().max(60), 0);
+    frame
+}
+
 pub(super) fn send(path: &mut Path<Model>, frame: &[u8]) -> Result<(), SendError> {
     let mut rest = frame;
     path.send(frame.len(), |fragment| {

@@ -28,6 +28,7 @@ mod probe;
 mod refusals;
 mod require;
 mod seccomp;
+mod short;
 mod sources;
 mod status;
 mod traffic;

@@ -144,6 +144,12 @@ pub(crate) fn frame(number: u32, length: usize) -> Vec<u8> {
     frame
 }
 
+/// The frame as a queue sends it: with zeros behind it if it is short.
+pub(crate) fn on_the_wire(mut frame: Vec<u8>) -> Vec<u8> {
+    frame.resize(frame.len().max(60), 0);
+    frame
+}
+
 /// A small generator of numbers that are the same in each run (xorshift64*).
 pub(crate) struct Random(u64);
 

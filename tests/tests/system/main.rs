@@ -21,4 +21,5 @@ mod pairs;
 mod pci;
 mod plugin;
 mod resize;
+mod tunnels;
 mod udp_segments;

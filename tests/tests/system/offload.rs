@@ -78,7 +78,7 @@ fn exchange(wire: &Wire, guest: &mut Guest, bytes: u64) {
 }
 
 /// Starts a receiver in the guest and waits until it is ready.
-fn in_guest(guest: &mut Guest, arguments: &str) {
+pub(crate) fn in_guest(guest: &mut Guest, arguments: &str) {
     guest.ok(&format!(
         "wirecheck {arguments} >/tmp/received & echo $! >/tmp/pid"
     ));

@@ -226,10 +226,10 @@ impl Rx {
             self.counters.rx_bad_buffer.add(1);
             return Ok(Delivery::Done);
         }
-        let (header, patch) = frame.header(self.offloads);
+        let (header, patches) = frame.header(self.offloads);
         let mut source = Source::new(frame.fragments);
-        if let Some((at, checksum)) = patch {
-            source = source.with(at, checksum);
+        if patches[0].is_some() {
+            source = source.with(patches);
             self.counters.rx_checksums.add(1);
         }
         let open = Open {

@@ -133,7 +133,74 @@ pub(super) mod udp {
     use super::Field;
 
     pub(in super::super) const PROTOCOL: u8 = 17;
+    pub(in super::super) const SOURCE: Field<2> = Field(0);
+    pub(in super::super) const DESTINATION: Field<2> = Field(2);
     pub(in super::super) const LENGTH: Field<2> = Field(4);
     pub(in super::super) const CHECKSUM: Field<2> = Field(6);
     pub(in super::super) const LEN: usize = 8;
+}
+
+/// SCTP (RFC 9260).
+pub(super) mod sctp {
+    use super::Field;
+
+    pub(in super::super) const PROTOCOL: u8 = 132;
+    /// A CRC32c, the first byte of which has the lowest bits (appendix A).
+    pub(in super::super) const CHECKSUM: Field<4> = Field(8);
+    pub(in super::super) const LEN: usize = 12;
+}
+
+/// What the headers of tunnels have in common: protocols of IP, and the EtherType of a frame in them.
+pub(super) mod tunnel {
+    /// IPv4 in IP (RFC 2003, RFC 2473).
+    pub(in super::super) const IPV4: u8 = 4;
+    /// IPv6 in IP (RFC 4213, RFC 2473).
+    pub(in super::super) const IPV6: u8 = 41;
+    /// Transparent Ethernet bridging: a whole frame (RFC 1701, RFC 8926).
+    pub(in super::super) const ETHERNET: u16 = 0x6558;
+}
+
+/// GRE (RFC 2784, RFC 2890).
+pub(super) mod gre {
+    use super::Field;
+
+    pub(in super::super) const PROTOCOL: u8 = 47;
+    /// Which fields there are, and the version.
+    pub(in super::super) const FLAGS: Field<2> = Field(0);
+    pub(in super::super) const TYPE: Field<2> = Field(2);
+    /// The Internet checksum over all from the GRE header on; only with `HAS_CHECKSUM`.
+    pub(in super::super) const CHECKSUM: Field<2> = Field(4);
+    pub(in super::super) const MIN_LEN: usize = 4;
+    pub(in super::super) const HAS_CHECKSUM: u16 = 0x8000;
+    pub(in super::super) const HAS_KEY: u16 = 0x2000;
+    pub(in super::super) const HAS_SEQUENCE: u16 = 0x1000;
+    /// Each of these fields is so long.
+    pub(in super::super) const FIELD_LEN: usize = 4;
+    /// Routing, which is no longer in use, recursion, and any version but 0.
+    pub(in super::super) const UNKNOWN: u16 = 0x4707;
+}
+
+/// VXLAN (RFC 7348), with or without a group policy.
+pub(super) mod vxlan {
+    use super::Field;
+
+    /// Linux has 8472 unless told otherwise.
+    pub(in super::super) const PORTS: [u16; 2] = [4789, 8472];
+    pub(in super::super) const FLAGS: Field<2> = Field(0);
+    pub(in super::super) const HAS_ID: u16 = 0x0800;
+    /// Another protocol than Ethernet, and "remote checksum offload", which is to find its checksum undone (both were
+    /// never more than drafts).
+    pub(in super::super) const UNKNOWN: u16 = 0x0420;
+    pub(in super::super) const LEN: usize = 8;
+}
+
+/// Geneve (RFC 8926).
+pub(super) mod geneve {
+    use super::Field;
+
+    pub(in super::super) const PORT: u16 = 6081;
+    /// Version (2 bits) and length of the options in words of 4 bytes (6 bits).
+    pub(in super::super) const VERSION_LENGTH: Field<1> = Field(0);
+    pub(in super::super) const TYPE: Field<2> = Field(2);
+    pub(in super::super) const MIN_LEN: usize = 8;
 }

@@ -12,12 +12,19 @@
 //! | [`segment`] | a frame of up to 64 KiB into frames that fit the wire |
 //! | [`coalesce`] | the reverse: segments that follow each other into one frame |
 //! | [`verify`] | whether the checksum of a received frame is right, or was left to be done |
+//! | [`hidden`] | the same deeper in the frame, where only a sender on this host leaves it: in tunnels, and SCTP's |
+//! | [`crc32c`] | SCTP's checksum |
+//! | [`dhcp`] | datagrams that need a checksum whatever the guest says |
 
 pub mod checksum;
 pub mod coalesce;
+pub mod crc32c;
+pub mod dhcp;
 mod header;
+pub mod hidden;
 pub mod packet;
 pub mod segment;
+mod tunnel;
 pub mod verify;
 
 #[cfg(test)]

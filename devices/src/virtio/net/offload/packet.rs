@@ -71,10 +71,12 @@ pub enum PacketError {
 }
 
 /// What the network layer says.
-struct Inner {
-    protocol: u8,
-    start: usize,
-    end: usize,
+pub(super) struct Inner {
+    pub(super) protocol: u8,
+    /// Where its headers end.
+    pub(super) start: usize,
+    /// Where the packet ends. May be anything.
+    pub(super) end: usize,
     has_options: bool,
     is_routed: bool,
 }
@@ -94,12 +96,22 @@ impl Packet {
 
     /// The same for whatever may come.
     fn search(bytes: &[u8]) -> Result<Self, PacketError> {
-        let (ether_type, start) = ether_type(bytes)?;
-        let (network, inner) = match ether_type {
-            ethernet::IPV4 => (Network::V4, parse_v4(bytes, start)?),
-            ethernet::IPV6 => (Network::V6, parse_v6(bytes, start)?),
-            other => return Err(PacketError::EtherType(other)),
-        };
+        Self::in_ethernet(bytes, 0)
+    }
+
+    /// The packet behind an Ethernet header that begins at `start`. All places are offsets in `bytes`.
+    pub(super) fn in_ethernet(bytes: &[u8], start: usize) -> Result<Self, PacketError> {
+        let (ether_type, start) = ether_type(bytes, start)?;
+        Self::in_network(bytes, ether_type, start)
+    }
+
+    /// The packet whose IP header, of the kind that the EtherType says, begins at `start`.
+    pub(super) fn in_network(
+        bytes: &[u8],
+        ether_type: u16,
+        start: usize,
+    ) -> Result<Self, PacketError> {
+        let (network, inner) = network_at(bytes, ether_type, start)?;
         Self::of(bytes, network, start, &inner)
     }
 
@@ -254,9 +266,26 @@ fn plain(bytes: &[u8]) -> Option<(Network, Inner)> {
     }
 }
 
-/// The EtherType after all VLAN tags, and what offset follows it.
-fn ether_type(bytes: &[u8]) -> Result<(u16, usize), PacketError> {
-    let mut start = 0;
+/// The network layer of a frame, whatever it carries.
+pub(super) fn network_layer(bytes: &[u8]) -> Result<Inner, PacketError> {
+    let (ether_type, start) = ether_type(bytes, 0)?;
+    network_at(bytes, ether_type, start).map(|(_, inner)| inner)
+}
+
+fn network_at(
+    bytes: &[u8],
+    ether_type: u16,
+    start: usize,
+) -> Result<(Network, Inner), PacketError> {
+    match ether_type {
+        ethernet::IPV4 => Ok((Network::V4, parse_v4(bytes, start)?)),
+        ethernet::IPV6 => Ok((Network::V6, parse_v6(bytes, start)?)),
+        other => Err(PacketError::EtherType(other)),
+    }
+}
+
+/// The EtherType after the Ethernet header at `start` and all VLAN tags, and what offset follows it.
+fn ether_type(bytes: &[u8], mut start: usize) -> Result<(u16, usize), PacketError> {
     for _ in 0..=ethernet::MAX_TAGS {
         let ether_type = ethernet::TYPE.number(bytes, start);
         let ether_type = ether_type.ok_or(PacketError::Truncated)?;

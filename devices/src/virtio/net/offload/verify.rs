@@ -25,7 +25,7 @@ pub enum Verdict {
 }
 
 /// Whether the lengths in the headers agree, so that it is known what the checksum is over.
-fn is_whole(start: &[u8], packet: &Packet, frame_len: usize) -> bool {
+pub(super) fn is_whole(start: &[u8], packet: &Packet, frame_len: usize) -> bool {
     let len = packet.end.saturating_sub(packet.transport_start);
     let own = match packet.transport {
         Transport::Tcp => true,
@@ -78,14 +78,19 @@ pub fn complete(frame: &[&[u8]], packet: &Packet) -> u16 {
 #[must_use]
 pub fn sum_of(frame: &[&[u8]], start: usize, end: usize) -> Checksum {
     let mut sum = Checksum::new();
+    each(frame, start, end, |piece| sum.add(piece));
+    sum
+}
+
+/// Hands out the bytes from `start` to `end` of a frame in fragments, piece by piece.
+pub(super) fn each(frame: &[&[u8]], start: usize, end: usize, mut piece: impl FnMut(&[u8])) {
     let mut offset = 0usize;
     for fragment in frame {
         let from = start.saturating_sub(offset).min(fragment.len());
         let to = end.saturating_sub(offset).clamp(from, fragment.len());
-        sum.add(fragment.get(from..to).unwrap_or_default());
+        piece(fragment.get(from..to).unwrap_or_default());
         offset += fragment.len();
     }
-    sum
 }
 
 #[cfg(test)]

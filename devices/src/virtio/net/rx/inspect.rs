@@ -4,6 +4,8 @@ use super::{
     super::{
         offload::{
             coalesce::Coalesced,
+            dhcp,
+            hidden::{Hidden, Patch},
             packet::{Packet, Transport},
             segment::Request,
             verify::{self, Verdict},
@@ -25,6 +27,10 @@ pub(super) struct Frame<'a> {
     /// Only if there is a packet.
     verdict: Verdict,
     padded: bool,
+    /// Its checksum is completed here if it is partial, whatever the guest takes.
+    is_dhcp: bool,
+    /// What is to be completed deeper in it.
+    hidden: Option<Hidden>,
     /// Only of a frame that is longer than the wire takes.
     uncut: Option<Uncut>,
 }
@@ -34,10 +40,17 @@ impl<'a> Frame<'a> {
     pub(super) fn new(fragments: &'a [&'a [u8]], offloads: ReceiveOffloads, mtu: usize) -> Self {
         let start = fragments.first().copied().unwrap_or_default();
         let len = fragments.iter().map(|fragment| fragment.len()).sum();
-        let packet = Packet::parse(start).ok();
+        let parsed = Packet::parse(start);
+        let packet = parsed.ok();
         let verdict = packet.map_or(Verdict::Unknown, |packet| {
             verify::judge(fragments, &packet, offloads.partial)
         });
+        let hidden = match verdict {
+            Verdict::Right => None,
+            _ => Hidden::find(fragments, &parsed),
+        };
+        let is_dhcp = verdict == Verdict::Partial
+            && packet.is_some_and(|packet| dhcp::is_for_client(start, &packet));
         let padded = packet.is_some_and(|packet| packet.end != len);
         let long = packet.filter(|packet| packet.end - packet.network_start > mtu);
         Self {
@@ -46,8 +59,11 @@ impl<'a> Frame<'a> {
             packet,
             verdict,
             padded,
+            is_dhcp,
+            hidden,
+            // In a tunnel, it is a datagram as long as it is.
             uncut: long
-                .filter(|_| verdict == Verdict::Partial)
+                .filter(|_| verdict == Verdict::Partial && hidden.is_none())
                 .map(|packet| how_to_cut(&packet, mtu, padded)),
         }
     }
@@ -94,29 +110,34 @@ impl<'a> Frame<'a> {
     /// The packet, if its checksum is right or was never on a wire, and it is one segment: fit to be part of a
     /// larger one.
     pub(super) fn trusted(&self) -> Option<&Packet> {
-        let packet = self.packet.as_ref().filter(|_| self.uncut.is_none());
+        let alone = self.uncut.is_some() || self.is_dhcp || self.hidden.is_some();
+        let packet = self.packet.as_ref().filter(|_| !alone);
         packet.filter(|_| matches!(self.verdict, Verdict::Right | Verdict::Partial))
     }
 
-    /// What the guest is told, and where which checksum is to be written if that is left to us.
-    pub(super) fn header(&self, offloads: ReceiveOffloads) -> (RxHeader, Option<(usize, u16)>) {
+    /// What the guest is told, and what is to be written where, lower offsets first, if a checksum is left to us.
+    pub(super) fn header(&self, offloads: ReceiveOffloads) -> (RxHeader, [Option<Patch>; 2]) {
+        if let Some(hidden) = &self.hidden {
+            return (RxHeader::default(), hidden.complete(self.fragments));
+        }
         if let (Some(Uncut::Segments(request)), Some(packet)) = (self.uncut, &self.packet) {
             let whole = Coalesced::uncut(self.start(), packet, request.size.into());
-            return (RxHeader::coalesced(&whole), None);
+            return (RxHeader::coalesced(&whole), [None; 2]);
         }
+        // Padding would be summed up as well by the guest.
+        let is_ours = self.padded || self.is_dhcp;
         match (self.verdict, &self.packet) {
-            (Verdict::Right, _) if offloads.partial => (RxHeader::VALID, None),
-            (Verdict::Partial, Some(packet)) if offloads.partial && !self.padded => {
+            (Verdict::Right, _) if offloads.partial => (RxHeader::VALID, [None; 2]),
+            (Verdict::Partial, Some(packet)) if offloads.partial && !is_ours => {
                 let header = RxHeader::partial(packet.transport_start, packet.checksum_offset());
-                (header, None)
+                (header, [None; 2])
             }
-            // Padding would be summed up as well by the guest.
             (Verdict::Partial, Some(packet)) => {
                 let checksum = verify::complete(self.fragments, packet);
                 let patch = (packet.checksum_start(), checksum);
-                (RxHeader::default(), Some(patch))
+                (RxHeader::default(), [Some(patch), None])
             }
-            _ => (RxHeader::default(), None),
+            _ => (RxHeader::default(), [None; 2]),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The bytes of a frame from some point on, as the guest is to get them.
 
-use crate::virtio::queue::Writer;
+use crate::virtio::{net::offload::hidden::Patch, queue::Writer};
 
 /// A frame's bytes from some point on.
 #[derive(Debug, Clone)]
@@ -12,6 +12,8 @@ pub(super) struct Source<'a> {
     position: usize,
     /// Two bytes that are others than in the frame: where, and what.
     patch: Option<(usize, [u8; 2])>,
+    /// The same further behind.
+    next_patch: Option<(usize, [u8; 2])>,
 }
 
 impl<'a> Source<'a> {
@@ -21,12 +23,15 @@ impl<'a> Source<'a> {
             offset: 0,
             position: 0,
             patch: None,
+            next_patch: None,
         }
     }
 
-    /// With this number, in network order, at this offset of the frame.
-    pub(super) fn with(mut self, at: usize, number: u16) -> Self {
-        self.patch = Some((at, number.to_be_bytes()));
+    /// With these changes of the frame, the lower offset first; they do not overlap.
+    pub(super) fn with(mut self, patches: [Option<Patch>; 2]) -> Self {
+        let [patch, next] =
+            patches.map(|patch| patch.map(|(at, number)| (at, number.to_be_bytes())));
+        (self.patch, self.next_patch) = (patch, next);
         self
     }
 
@@ -78,6 +83,11 @@ impl<'a> Source<'a> {
     fn advance(&mut self, count: usize) {
         self.offset += count;
         self.position += count;
+        if let Some((at, bytes)) = self.patch
+            && self.position >= at + bytes.len()
+        {
+            self.patch = self.next_patch.take();
+        }
         if let [fragment, rest @ ..] = self.frame
             && self.offset >= fragment.len()
         {
