@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, io, sync::Arc, thread::JoinHandle};
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-use crate::threads::{NewThread, ThreadKind, ThreadMaker};
+use crate::{
+    threads::{NewThread, ThreadKind, ThreadMaker},
+    virtio::quiet::Quiet,
+};
 
 /// Places threads on CPUs by their names. The default one leaves every thread where it was made, by the thread
 /// that wants it.
@@ -23,6 +26,8 @@ struct Places {
     pins: BTreeMap<String, usize>,
     /// For threads that are not pinned.
     others: CpuSet,
+    /// How often the system refused. Each reset by a guest makes its device's threads anew.
+    refusals: Quiet,
 }
 
 /// The CPUs that the calling thread may use, in order.
@@ -48,7 +53,11 @@ impl Placement {
         }
         let others = sched_getaffinity(None)?;
         Ok(Self {
-            places: Some(Arc::new(Places { pins, others })),
+            places: Some(Arc::new(Places {
+                pins,
+                others,
+                refusals: Quiet::default(),
+            })),
             maker: None,
         })
     }
@@ -93,10 +102,13 @@ impl Placement {
             }
             _ => places.others,
         };
-        if let Err(error) = sched_setaffinity(None, &cpus) {
+        let Err(error) = sched_setaffinity(None, &cpus) else {
+            return;
+        };
+        if let Some(number) = places.refusals.count() {
             tracing::warn!(
                 "the thread {name} could not be moved to its CPUs, and runs on those of the thread that \
-                 made it: {}",
+                 made it (message {number}): {}",
                 io::Error::from(error)
             );
         }

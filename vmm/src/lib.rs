@@ -31,6 +31,7 @@ pub mod exit;
 pub mod jail;
 pub mod kernel;
 pub mod kvm;
+pub mod log;
 pub mod memory;
 mod network;
 pub mod open;
