@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, io, sync::Arc, thread::JoinHandle};
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use vmm_sys_util::signal::block_signal;
 
 use crate::{
     threads::{NewThread, ThreadKind, ThreadMaker},
@@ -76,6 +77,12 @@ impl Placement {
         name: &str,
         work: impl FnOnce() + Send + 'static,
     ) -> io::Result<JoinHandle<()>> {
+        let work = || {
+            // A file that may not get longer (RLIMIT_FSIZE) is an error of the write (EFBIG), and not the end of
+            // the process. Fails only if it is so already.
+            let _ = block_signal(libc::SIGXFSZ);
+            work();
+        };
         let thread = NewThread {
             kind,
             name: name.replace('\0', ""),

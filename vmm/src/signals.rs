@@ -34,8 +34,8 @@ const OTHERS: [i32; 3] = [libc::SIGCONT, libc::SIGUSR1, libc::SIGUSR2];
 
 /// Delivers the signals that end a VM, SIGCONT, SIGUSR1 and SIGUSR2 to whoever reads it, while it lives.
 ///
-/// SIGXFSZ is ignored while it lives: a file that may not get longer (RLIMIT_FSIZE) is an error of the write then
-/// (EFBIG). Rust has SIGPIPE ignored from the start.
+/// SIGXFSZ is ignored from then on, for good: a file that may not get longer (RLIMIT_FSIZE) is an error of the write
+/// then (EFBIG). Rust has SIGPIPE ignored from the start.
 ///
 /// Made before any thread is started: they inherit the blocked signals, without which one of them
 /// would get the signal instead.
@@ -44,8 +44,6 @@ pub struct Signals {
     file: File,
     /// Which were not blocked before, to be set free again.
     blocked: Vec<i32>,
-    /// What SIGXFSZ did before.
-    file_size: libc::sighandler_t,
 }
 
 impl Signals {
@@ -73,12 +71,8 @@ impl Signals {
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         let file = File::from(fd);
         // SAFETY: no handler is installed, so nothing runs that it could upset.
-        let file_size = unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
-        Ok(Self {
-            file,
-            blocked,
-            file_size,
-        })
+        unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+        Ok(Self { file, blocked })
     }
 
     /// Whether this signal is to end the VM.
@@ -114,10 +108,6 @@ impl Drop for Signals {
         while self.next().is_some() {}
         for signal in &self.blocked {
             let _ = unblock_signal(*signal);
-        }
-        if self.file_size != libc::SIG_ERR {
-            // SAFETY: what was there before.
-            unsafe { libc::signal(libc::SIGXFSZ, self.file_size) };
         }
     }
 }

@@ -14,7 +14,7 @@ use devices::{
     placement::Placement,
     serial::{SerialOutput, SerialPort},
 };
-use vmm_sys_util::signal::Killable;
+use vmm_sys_util::signal::{Killable, block_signal};
 
 use super::{
     buffer::{Buffer, Next, Sender},
@@ -88,6 +88,8 @@ impl OutputConfig {
             .name(NAME.to_owned())
             .spawn(move || {
                 placement.enter(super::NAME);
+                // An error of the write (EFBIG), and not the end of the process. Fails only if it is so already.
+                let _ = block_signal(libc::SIGXFSZ);
                 match confinement.enter(ThreadKind::ConsoleOutput, NAME) {
                     Ok(()) => writer.run(),
                     Err(error) => writer.exit.request(ExitReason::not_confined(&error)),

@@ -37,4 +37,6 @@ mod placement;
 #[cfg(test)]
 mod process;
 #[cfg(test)]
+mod readers;
+#[cfg(test)]
 mod wire;
