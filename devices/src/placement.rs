@@ -124,7 +124,12 @@ impl Placement {
 
 #[cfg(test)]
 mod tests {
-    use std::thread;
+    use std::{
+        sync::atomic::{AtomicUsize, Ordering},
+        thread,
+    };
+
+    use tracing::{Event, Metadata, Subscriber, span};
 
     use super::*;
 
@@ -156,6 +161,37 @@ mod tests {
         let none = Placement::new([]).unwrap();
         assert!(none.places.is_none());
         assert_eq!(cpus(&none, "vcpu0", "net0"), all);
+    }
+
+    /// Counts log lines.
+    #[derive(Clone, Default)]
+    struct Lines(Arc<AtomicUsize>);
+
+    impl Subscriber for Lines {
+        fn enabled(&self, _: &Metadata<'_>) -> bool {
+            true
+        }
+        fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+            span::Id::from_u64(1)
+        }
+        fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+        fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+        fn event(&self, _: &Event<'_>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+        fn enter(&self, _: &span::Id) {}
+        fn exit(&self, _: &span::Id) {}
+    }
+
+    /// Every reset of a device makes its threads anew, and a CPU may be offline or out of the cpuset by then.
+    #[test]
+    fn a_cpu_that_is_gone_is_told_a_few_times_however_often_the_guest_resets() {
+        let placement = Placement::new([("a".to_owned(), CpuSet::MAX_CPU - 1)]).unwrap();
+        let lines = Lines::default();
+        tracing::subscriber::with_default(lines.clone(), || {
+            (0..1024).for_each(|_| placement.enter("a"));
+        });
+        assert_eq!(lines.0.load(Ordering::Relaxed), 11);
     }
 
     #[test]

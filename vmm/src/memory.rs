@@ -277,6 +277,19 @@ mod tests {
         }
     }
 
+    /// Whoever touched what is gone then would get a SIGBUS.
+    #[test]
+    fn nobody_can_shorten_guest_memory() {
+        let ram = allocate(MIN_MEMORY, false).unwrap();
+        let region = ram.iter().next().unwrap();
+        let file = region.file_offset().unwrap().file();
+        for length in [0, MIN_MEMORY - 4096, MIN_MEMORY + 4096] {
+            let refused = file.set_len(length).unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied);
+        }
+        file.set_len(MIN_MEMORY).unwrap();
+    }
+
     #[test]
     fn both_regions_are_one_file() {
         let ram = allocate(5 * GIB, false).unwrap();

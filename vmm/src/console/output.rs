@@ -212,9 +212,11 @@ impl Writer {
 
     fn end_stall(&mut self) {
         let dropped = self.buffer.dropped();
-        if std::mem::take(&mut self.told) {
+        if std::mem::take(&mut self.told)
+            && let Some(left_out) = self.stalls.pass()
+        {
             tracing::info!(
-                "somebody takes the guest's serial output again; {} bytes of it were dropped",
+                "somebody takes the guest's serial output again; {} bytes of it were dropped{left_out}",
                 dropped - self.dropped
             );
         }
