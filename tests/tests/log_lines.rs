@@ -4,6 +4,8 @@
 //! The `ringwire` command has a limit for each of these places besides (`vmm/src/log/limit.rs`); who embeds the crates
 //! relies on this alone.
 
+#![expect(clippy::unwrap_used, reason = "a panic is the failure report")]
+
 use std::{
     fs,
     path::{Path, PathBuf},

@@ -51,7 +51,17 @@ fn every_thread_is_confined() {
     );
     let threads = threads(&guest);
     let names: Vec<_> = threads.keys().map(String::as_str).collect();
-    assert_eq!(names, ["console", "net0", "ringwire", "spawner", "vcpu0"]);
+    assert_eq!(
+        names,
+        [
+            "console",
+            "console.out",
+            "net0",
+            "ringwire",
+            "spawner",
+            "vcpu0"
+        ]
+    );
     for (name, status) in &threads {
         for (what, value) in [
             ("Seccomp", "2"),
