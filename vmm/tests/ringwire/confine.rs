@@ -141,7 +141,7 @@ fn a_thread_that_trespasses_ends_the_vm() {
         println!("SKIPPED: needs root, /dev/kvm and a debug build");
         return;
     }
-    for thread in ["main", "vcpu0", "console", "spawner", "net0"] {
+    for thread in ["main", "vcpu0", "console", "console.out", "spawner", "net0"] {
         let wire = Wire::new();
         let netdev = wire.netdev();
         let always = ["--netdev", &netdev, "--cmdline", "acpi=off mode=rx"];
