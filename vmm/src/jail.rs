@@ -27,7 +27,7 @@ use rustix::{
 
 use crate::{
     config::VmConfig,
-    open,
+    files, open,
     privileges::{self, PrivilegeError, User},
     signals::Signals,
 };
@@ -231,7 +231,7 @@ fn settle_user(request: &mut JailRequest, privileged: bool) -> Result<(), JailEr
 }
 
 fn open_netns(path: &Path) -> Result<File, JailError> {
-    File::open(path).map_err(|source| JailError::OpenNetns {
+    files::open(path).map_err(|source| JailError::OpenNetns {
         path: path.to_owned(),
         source,
     })

@@ -28,6 +28,7 @@ pub mod config;
 pub mod confine;
 mod console;
 pub mod exit;
+mod files;
 pub mod jail;
 pub mod kernel;
 pub mod kvm;

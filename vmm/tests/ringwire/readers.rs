@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io::{PipeReader, PipeWriter, Read, Write, pipe},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
     time::Duration,
@@ -347,16 +347,38 @@ fn deadly_signals_end_the_guest_in_order() {
     }
 }
 
-/// A file of the test's own, so that nobody's output is lost.
+fn fifo(directory: &TempDir) -> PathBuf {
+    let path = directory.as_path().join("fifo");
+    let made = Command::new("mkfifo").arg(&path).status().unwrap();
+    assert!(made.success());
+    path
+}
+
+/// Opening one that has no other end waits for it, and no signal ends that while the VM is built.
+#[test]
+fn a_fifo_in_place_of_a_file_is_an_error_and_not_waited_for() {
+    if !have_kvm() {
+        return;
+    }
+    let directory = TempDir::new().unwrap();
+    let path = fifo(&directory);
+    let kernel = Code::new().power_off().kernel();
+    let disk = format!("path={}", path.display());
+    let path = path.to_str().unwrap();
+    outcome(&mut run(Path::new(path), &[])).assert_fails(1, "not a regular file");
+    for (option, value) in [("--initrd", path), ("--disk", &disk)] {
+        let end = outcome(&mut run(kernel.as_path(), &[option, value]));
+        end.assert_fails(1, "regular file");
+    }
+}
+
 #[test]
 fn a_fifo_that_nobody_reads_is_an_error_in_words() {
     if !have_kvm() {
         return;
     }
     let directory = TempDir::new().unwrap();
-    let path = directory.as_path().join("fifo");
-    let made = Command::new("mkfifo").arg(&path).status().unwrap();
-    assert!(made.success());
+    let path = fifo(&directory);
     let kernel = Code::new().print("to the fifo").power_off().kernel();
     let serial = serial(&path, "");
     let run = || run(kernel.as_path(), &["--serial", &serial]);
