@@ -16,8 +16,8 @@ use tracing_subscriber::{
 
 use crate::COUNTERS;
 
-/// How many lines of one kind pass at once: more than a VM has devices, each of which may say the same at the start.
-const BURST: u32 = 64;
+/// How many lines of one kind pass at once: more than a VM has queue pairs, each of which has a line at the end.
+const BURST: u32 = 512;
 /// How soon the next one passes then: 8640 in a day at most.
 const EVERY: Duration = Duration::from_secs(10);
 
@@ -68,7 +68,7 @@ pub(super) fn left_out() -> u64 {
     places().left_out()
 }
 
-/// Formats lines as `F` does, but of each place in the source 64 at once, and then one every ten seconds.
+/// Formats lines as `F` does, but of each place in the source 512 at once, and then one every ten seconds.
 /// How many were left out is said before the next one that passes.
 #[derive(Debug)]
 pub struct Limited<F> {
@@ -151,7 +151,7 @@ mod tests {
     #[test]
     fn of_each_place_in_the_source_so_many_lines_pass() {
         let (text, left_out) = written(Duration::from_secs(3600), || {
-            for _ in 0..1000 {
+            for _ in 0..2000 {
                 tracing::warn!("one place");
                 tracing::info!("another place");
                 tracing::info!(target: COUNTERS, "asked for");
@@ -159,24 +159,24 @@ mod tests {
             tracing::error!("a third one");
         });
         let count = |words| text.matches(words).count();
-        assert_eq!((count("one place"), count("another place")), (64, 64));
-        assert_eq!((count("asked for"), count("a third one")), (1000, 1));
-        assert_eq!(left_out, 2 * (1000 - 64));
+        assert_eq!((count("one place"), count("another place")), (512, 512));
+        assert_eq!((count("asked for"), count("a third one")), (2000, 1));
+        assert_eq!(left_out, 2 * (2000 - 512));
     }
 
     #[test]
     fn the_next_line_that_passes_says_how_many_did_not() {
         let (text, left_out) = written(Duration::from_millis(500), || {
-            for turn in 0..165 {
-                if turn == 164 {
+            for turn in 0..=600 {
+                if turn == 600 {
                     thread::sleep(Duration::from_millis(501));
                 }
                 tracing::warn!("turn {turn}");
             }
         });
         assert_eq!(left_out, 0);
-        let (_, end) = text.split_once("turn 63\n").unwrap();
+        let (_, end) = text.split_once("turn 511\n").unwrap();
         let told = " log lines like the next one were left out, as there were too many\n";
-        assert!(end.contains(told) && end.ends_with("turn 164\n"), "{end}");
+        assert!(end.contains(told) && end.ends_with("turn 600\n"), "{end}");
     }
 }
