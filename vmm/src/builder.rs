@@ -229,7 +229,7 @@ impl Machine<'_> {
                     source,
                 })?)
             }
-            SerialConfig::Stdio => Some(Place::Stream(duplicate(rustix::stdio::stdout())?)),
+            SerialConfig::Stdio => Some(Place::stream(duplicate(rustix::stdio::stdout())?)),
         };
         let output = output.map(OutputConfig::new);
         let irq = self.interrupt(COM1_IRQ)?;

@@ -8,12 +8,9 @@ use ringwire_tests::{Guest, Options, Wire};
 /// A busy machine under an emulated one.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Lines of a number each, 588,895 bytes with carriage returns left out.
-const LINES: u32 = 100_000;
-
-fn numbers() -> String {
-    (1..=LINES).map(|number| format!("{number}\n")).collect()
-}
+/// Lines of a number each: 168,894 bytes, more than a pipe and the buffer hold. A guest in an emulated host sends some
+/// kilobytes a second.
+const LINES: u32 = 30_000;
 
 /// Linux' driver sends by interrupts, and waits for the one that says that the transmitter is empty.
 #[test]
@@ -23,8 +20,20 @@ fn a_slow_reader_gets_all_that_the_guest_prints() {
     guest.send(&format!("seq 1 {LINES}"));
     let answer = guest.answer(PATIENCE);
     assert_eq!(answer.status, 0);
-    assert!(answer.text == numbers(), "something is missing");
     guest.read_slowly(Duration::ZERO);
+    // What the kernel says in between may be anywhere.
+    let mut wanted = 1..=LINES;
+    let mut next = wanted.next();
+    let mut others = vec![];
+    for line in answer.text.lines() {
+        if line.parse().ok() == next {
+            next = wanted.next();
+        } else {
+            others.push(line);
+        }
+    }
+    others.truncate(20);
+    assert_eq!(next, None, "missing; {others:?}; {}", guest.log());
     assert!(guest.power_off().success());
     let log = guest.log();
     assert!(!log.contains("serial output"), "{log}");
@@ -35,9 +44,7 @@ fn a_reader_that_hangs_does_not_stop_the_guest_nor_its_network() {
     let wire = Wire::new();
     let mut guest = Guest::boot(Options::new().cpus(1).on(&wire));
     guest.stop_reading(true);
-    guest.send(&format!(
-        "seq 1 {LINES}; echo the end; dmesg -n 8; echo 'a message' >/dev/kmsg"
-    ));
+    guest.send(&format!("seq 1 {LINES}; echo the end"));
     while !guest
         .log()
         .contains("nobody takes the guest's serial output")

@@ -299,7 +299,11 @@ const RNG: &[Call] = &[TERMINAL, READ, EPOLL_WAIT, EPOLL_CTL];
 const CONSOLE: &[Call] = &[TERMINAL, call(SYS_read, "the console's input")];
 
 const CONSOLE_OUTPUT: &[Call] = &[
-    TERMINAL,
+    limited(
+        SYS_ioctl,
+        Only::OneOf(1, terminal!(ioctl!(FIONREAD))),
+        "the terminal's modes, given back after a panic; whether the reader of a pipe takes anything",
+    ),
     call(SYS_lseek, "how long the console's file is"),
     call(SYS_pread64, "cutting it: what is kept"),
     call(SYS_pwrite64, "the same, to its start"),

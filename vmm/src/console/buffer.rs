@@ -157,6 +157,12 @@ impl Buffer {
         self.changed.notify_all();
     }
 
+    /// The reader took something of what the host holds for it, which ends a stall, but makes no room yet.
+    pub(super) fn goes_on(&self) {
+        self.state().remove(0);
+        self.changed.notify_all();
+    }
+
     /// The host will never take the first `count` bytes.
     pub(super) fn lost(&self, count: usize) {
         let mut state = self.state();

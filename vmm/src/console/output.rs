@@ -172,6 +172,7 @@ impl Writer {
     /// Writes all of it, or says that it is lost.
     fn write(&mut self, chunk: &[u8]) {
         let mut left = chunk;
+        let mut unread = None;
         while !left.is_empty() && !self.buffer.is_closed() {
             match self.place.write(left) {
                 Ok(count) => {
@@ -181,7 +182,15 @@ impl Writer {
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 // It has waited a little.
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.look_for_a_stall(),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    let now = self.place.unread();
+                    if now < unread {
+                        self.buffer.goes_on();
+                        self.end_stall();
+                    }
+                    unread = now;
+                    self.look_for_a_stall();
+                }
                 Err(e) => {
                     self.buffer.lost(left.len());
                     if let Some(left_out) = self.errors.pass() {

@@ -13,7 +13,8 @@ use std::{
 
 use rustix::{
     event::{PollFd, PollFlags, poll},
-    fs::{SeekFrom, seek},
+    fs::{FileType, SeekFrom, fstat, seek},
+    io::ioctl_fionread,
 };
 
 use super::timespec;
@@ -31,12 +32,24 @@ const LONGEST_LINE: usize = 4096;
 #[derive(Debug)]
 pub(crate) enum Place {
     /// What is open already; a pipe, a terminal, a socket: somebody reads it, or not.
-    Stream(OwnedFd),
+    Stream {
+        /// It.
+        fd: OwnedFd,
+        /// It is a pipe.
+        pipe: bool,
+    },
     /// A regular file.
     File(LimitedFile),
 }
 
 impl Place {
+    /// What is open already.
+    pub(crate) fn stream(fd: OwnedFd) -> Self {
+        let mode = fstat(&fd).map(|found| found.st_mode);
+        let pipe = mode.is_ok_and(|mode| FileType::from_raw_mode(mode) == FileType::Fifo);
+        Self::Stream { fd, pipe }
+    }
+
     /// Opens and empties a file for output, or makes it. A regular file never gets longer than `limit` bytes.
     ///
     /// # Errors
@@ -49,7 +62,7 @@ impl Place {
         let file = options.open(path)?;
         let found = file.metadata()?;
         if !found.is_file() {
-            return Ok(Self::Stream(file.into()));
+            return Ok(Self::stream(file.into()));
         }
         file.set_len(0)?;
         let whole = match limit {
@@ -71,6 +84,15 @@ impl Place {
         }))
     }
 
+    /// How many bytes wait in a pipe for its reader. There is room again only when he has read a whole page of
+    /// them, so this tells one who is very slow from one who hangs.
+    pub(super) fn unread(&self) -> Option<u64> {
+        match self {
+            Self::Stream { fd, pipe: true } => ioctl_fionread(fd).ok(),
+            _ => None,
+        }
+    }
+
     /// Writes some of it. What waits for a reader waits for a tenth of a second, and then fails with
     /// [`io::ErrorKind::WouldBlock`].
     ///
@@ -78,7 +100,7 @@ impl Place {
     /// The system's.
     pub(super) fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         match self {
-            Self::Stream(fd) => {
+            Self::Stream { fd, .. } => {
                 let mut fds = [PollFd::new(fd, PollFlags::OUT)];
                 if poll(&mut fds, Some(&timespec(WAIT)))? == 0 {
                     return Err(io::ErrorKind::WouldBlock.into());
@@ -238,7 +260,7 @@ mod tests {
         let file = TempFile::new().unwrap();
         let path = file.as_path().with_extension("fifo");
         let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
-        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, &path, FileType::Fifo, mode, 0).unwrap();
         let refused = Place::create(&path, Some(LIMIT)).unwrap_err();
         assert_eq!(refused.raw_os_error(), Some(libc::ENXIO));
         let reader = OpenOptions::new()

@@ -110,7 +110,7 @@ fn the_end_of_input_is_quiet_and_ends_nothing() {
 /// A port whose output goes into a pipe.
 fn start_output() -> (Guest, Output, PipeReader) {
     let (reader, writer) = io::pipe().unwrap();
-    let config = OutputConfig::new(Place::Stream(writer.into()));
+    let config = OutputConfig::new(Place::stream(writer.into()));
     let irq = EventFd::new(EFD_NONBLOCK).unwrap();
     let port = SerialPort::new(irq, Box::new(|| {}), config.sender());
     let port = Arc::new(Mutex::new(port));
@@ -143,6 +143,36 @@ fn a_slow_reader_gets_all_that_the_guest_sends() {
             reader.read_exact(piece).unwrap();
         }
         received
+    });
+    assert!(received == sent, "whole, and in order");
+    output.finish(|| true);
+}
+
+/// A pipe has room again only when a whole page of it was read.
+#[test]
+fn a_reader_that_takes_a_few_bytes_a_second_is_not_one_that_hangs() {
+    let (guest, output, mut reader) = start_output();
+    let sent: Vec<u8> = (0..=250).cycle().take(150_000).collect();
+    let end = std::sync::atomic::AtomicBool::new(false);
+    let received = thread::scope(|scope| {
+        scope.spawn(|| {
+            for byte in &sent {
+                guest.0.lock().unwrap().write(DATA, &[*byte]);
+            }
+            end.store(true, std::sync::atomic::Ordering::Release);
+        });
+        let mut received = Vec::new();
+        // For longer than a reader may hang.
+        for _ in 0..12 {
+            thread::sleep(Duration::from_millis(200));
+            let mut piece = [0; 10];
+            reader.read_exact(&mut piece).unwrap();
+            received.extend(piece);
+        }
+        assert!(!end.load(std::sync::atomic::Ordering::Acquire), "it waits");
+        let mut rest = vec![0; sent.len() - received.len()];
+        reader.read_exact(&mut rest).unwrap();
+        [received, rest].concat()
     });
     assert!(received == sent, "whole, and in order");
     output.finish(|| true);
