@@ -38,6 +38,7 @@
 //! ```
 
 pub mod bus;
+pub mod log;
 pub mod pci;
 pub mod placement;
 pub mod power;

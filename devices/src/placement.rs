@@ -3,8 +3,12 @@
 use std::{collections::BTreeMap, io, sync::Arc, thread::JoinHandle};
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use vmm_sys_util::signal::block_signal;
 
-use crate::threads::{NewThread, ThreadKind, ThreadMaker};
+use crate::{
+    threads::{NewThread, ThreadKind, ThreadMaker},
+    virtio::quiet::Quiet,
+};
 
 /// Places threads on CPUs by their names. The default one leaves every thread where it was made, by the thread
 /// that wants it.
@@ -23,6 +27,8 @@ struct Places {
     pins: BTreeMap<String, usize>,
     /// For threads that are not pinned.
     others: CpuSet,
+    /// How often the system refused. Each reset by a guest makes its device's threads anew.
+    refusals: Quiet,
 }
 
 /// The CPUs that the calling thread may use, in order.
@@ -48,7 +54,11 @@ impl Placement {
         }
         let others = sched_getaffinity(None)?;
         Ok(Self {
-            places: Some(Arc::new(Places { pins, others })),
+            places: Some(Arc::new(Places {
+                pins,
+                others,
+                refusals: Quiet::default(),
+            })),
             maker: None,
         })
     }
@@ -67,6 +77,12 @@ impl Placement {
         name: &str,
         work: impl FnOnce() + Send + 'static,
     ) -> io::Result<JoinHandle<()>> {
+        let work = || {
+            // A file that may not get longer (RLIMIT_FSIZE) is an error of the write (EFBIG), and not the end of
+            // the process. Fails only if it is so already.
+            let _ = block_signal(libc::SIGXFSZ);
+            work();
+        };
         let thread = NewThread {
             kind,
             name: name.replace('\0', ""),
@@ -93,10 +109,13 @@ impl Placement {
             }
             _ => places.others,
         };
-        if let Err(error) = sched_setaffinity(None, &cpus) {
+        let Err(error) = sched_setaffinity(None, &cpus) else {
+            return;
+        };
+        if let Some(number) = places.refusals.count() {
             tracing::warn!(
                 "the thread {name} could not be moved to its CPUs, and runs on those of the thread that \
-                 made it: {}",
+                 made it (message {number}): {}",
                 io::Error::from(error)
             );
         }
@@ -105,7 +124,12 @@ impl Placement {
 
 #[cfg(test)]
 mod tests {
-    use std::thread;
+    use std::{
+        sync::atomic::{AtomicUsize, Ordering},
+        thread,
+    };
+
+    use tracing::{Event, Metadata, Subscriber, span};
 
     use super::*;
 
@@ -137,6 +161,37 @@ mod tests {
         let none = Placement::new([]).unwrap();
         assert!(none.places.is_none());
         assert_eq!(cpus(&none, "vcpu0", "net0"), all);
+    }
+
+    /// Counts log lines.
+    #[derive(Clone, Default)]
+    struct Lines(Arc<AtomicUsize>);
+
+    impl Subscriber for Lines {
+        fn enabled(&self, _: &Metadata<'_>) -> bool {
+            true
+        }
+        fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+            span::Id::from_u64(1)
+        }
+        fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+        fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+        fn event(&self, _: &Event<'_>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+        fn enter(&self, _: &span::Id) {}
+        fn exit(&self, _: &span::Id) {}
+    }
+
+    /// Every reset of a device makes its threads anew, and a CPU may be offline or out of the cpuset by then.
+    #[test]
+    fn a_cpu_that_is_gone_is_told_a_few_times_however_often_the_guest_resets() {
+        let placement = Placement::new([("a".to_owned(), CpuSet::MAX_CPU - 1)]).unwrap();
+        let lines = Lines::default();
+        tracing::subscriber::with_default(lines.clone(), || {
+            (0..1024).for_each(|_| placement.enter("a"));
+        });
+        assert_eq!(lines.0.load(Ordering::Relaxed), 11);
     }
 
     #[test]

@@ -292,6 +292,16 @@ impl Guest {
         }
     }
 
+    /// From now on waits so long after each 8 KiB of the console's output.
+    pub fn read_slowly(&self, pause: Duration) {
+        self.console.read_slowly(pause);
+    }
+
+    /// Reads the console no more, or goes on with it.
+    pub fn stop_reading(&self, stop: bool) {
+        self.console.stop_reading(stop);
+    }
+
     /// The process id of `ringwire`.
     #[must_use]
     pub fn id(&self) -> u32 {

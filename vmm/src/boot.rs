@@ -2,7 +2,6 @@
 //! the structure that tells the kernel where they are.
 
 use std::{
-    fs::File,
     io,
     path::{Path, PathBuf},
 };
@@ -22,6 +21,7 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
 use crate::{
     cmdline::{Cmdline, CmdlineError},
+    files,
     kernel::{self, KernelError, LoadedKernel},
     size::human,
     x86_64::{
@@ -151,7 +151,7 @@ fn load_initrd(
         let path = path.to_owned();
         move |source| BootError::Initrd { what, path, source }
     };
-    let mut file = File::open(path).map_err(failed("open"))?;
+    let mut file = files::open(path).map_err(failed("open"))?;
     let metadata = file.metadata().map_err(failed("open"))?;
     let size = metadata.len();
     if !metadata.is_file() || size == 0 {

@@ -3,7 +3,6 @@
 //! Every step owns what it made: an error anywhere gives all of it back.
 
 use std::{
-    fs::File,
     io,
     os::fd::OwnedFd,
     path::PathBuf,
@@ -13,6 +12,7 @@ use std::{
 use devices::{
     GuestRam,
     bus::{BusError, SharedDevice},
+    log::LogLimit,
     placement::Placement,
     power::{AcpiPower, KeyboardReset, PowerEvent, PowerHandler, ResetControl},
     pvpanic::{PanicEvent, PvPanic},
@@ -27,7 +27,7 @@ use crate::{
     cmdline::{self, Cmdline},
     config::{ConfigError, SerialConfig, Transport, VmConfig},
     confine::Confinement,
-    console::{InputConfig, Output, Room},
+    console::{ConsoleConfig, InputConfig, OutputConfig, Place, Room},
     exit::{ExitReason, ExitRequest},
     kvm::{self, KvmError},
     memory::{self, MemoryError},
@@ -89,7 +89,10 @@ pub enum BuildError {
     #[error("the machine's layout is wrong: {0}")]
     Bus(#[from] BusError),
     /// the serial console's file
-    #[error("could not open '{path}' for the serial console: {source}")]
+    #[error(
+        "could not open '{path}' for the serial console: {source}{}",
+        hint(source)
+    )]
     Serial {
         /// The file.
         path: PathBuf,
@@ -104,6 +107,14 @@ pub enum BuildError {
         /// What the system said.
         source: io::Error,
     },
+}
+
+/// What to do about it.
+fn hint(source: &io::Error) -> &'static str {
+    match source.raw_os_error() {
+        Some(libc::ENXIO) => ". It is a pipe that nobody reads: start its reader first",
+        _ => "",
+    }
 }
 
 /// For `map_err`: a system call and what it was for.
@@ -151,8 +162,8 @@ pub(crate) fn build(config: &VmConfig) -> Result<Vm, BuildError> {
     // not (the serial console's file is emptied).
     let entry = machine.load_kernel()?;
     let devices = machine.add_virtio_devices()?;
-    let input = machine.add_serial()?;
-    machine.finish(entry, input, devices)
+    let console = machine.add_serial()?;
+    machine.finish(entry, console, devices)
 }
 
 /// Where the VM's threads are to run.
@@ -187,10 +198,15 @@ impl Machine<'_> {
             })
         };
         let exit = self.exit.clone();
+        let crashes = LogLimit::default();
         let pvpanic = PvPanic::new(Box::new(move |event| match event {
             PanicEvent::Panicked => exit.request(ExitReason::GuestPanic),
             PanicEvent::CrashLoaded => {
-                tracing::info!("the guest's kernel crashed and runs its crash kernel");
+                if let Some(left_out) = crashes.pass() {
+                    tracing::info!(
+                        "the guest's kernel crashed and runs its crash kernel{left_out}"
+                    );
+                }
             }
         }));
         let devices: [(u16, u64, SharedDevice); 4] = [
@@ -217,40 +233,46 @@ impl Machine<'_> {
         Ok(())
     }
 
-    /// COM1; returns what its input thread needs, if it has input.
-    fn add_serial(&mut self) -> Result<Option<InputConfig>, BuildError> {
-        let output: Box<dyn io::Write + Send> = match &self.config.serial {
-            SerialConfig::Null => Box::new(io::sink()),
-            SerialConfig::File(path) => {
-                let file = File::create(path).map_err(|source| BuildError::Serial {
+    /// COM1; returns what its threads need.
+    fn add_serial(&mut self) -> Result<ConsoleConfig, BuildError> {
+        let output = match &self.config.serial {
+            SerialConfig::Null => None,
+            SerialConfig::File { path, limit } => {
+                let place = Place::create(path, *limit);
+                Some(place.map_err(|source| BuildError::Serial {
                     path: path.clone(),
                     source,
-                })?;
-                Box::new(Output::new(file.into(), self.stop.clone()))
+                })?)
             }
-            SerialConfig::Stdio => {
-                let stdout = duplicate(rustix::stdio::stdout())?;
-                Box::new(Output::new(stdout, self.stop.clone()))
-            }
+            SerialConfig::Stdio => Some(Place::stream(duplicate(rustix::stdio::stdout())?)),
         };
+        let output = output.map(OutputConfig::new);
         let irq = self.interrupt(COM1_IRQ)?;
         let room = Room::new().map_err(system("create an eventfd"))?;
         let signal = room.clone();
-        let port = SerialPort::new(irq, Box::new(move || signal.signal()), output);
+        let sender = match &output {
+            Some(output) => output.sender(),
+            None => Box::new(io::sink()),
+        };
+        let port = SerialPort::new(irq, Box::new(move || signal.signal()), sender);
         let port = Arc::new(Mutex::new(port));
         self.buses
             .pio
             .insert(u64::from(COM1_PORT), SERIAL_SIZE, port.clone())?;
-        if self.config.serial != SerialConfig::Stdio {
-            return Ok(None);
-        }
-        Ok(Some(InputConfig {
-            source: duplicate(rustix::stdio::stdin())?,
-            port,
-            room,
-            escape: terminal::is_terminal(),
-            exit: self.exit.clone(),
-        }))
+        let input = match self.config.serial {
+            SerialConfig::Null | SerialConfig::File { .. } => None,
+            SerialConfig::Stdio => Some(InputConfig {
+                source: duplicate(rustix::stdio::stdin())?,
+                port: port.clone(),
+                room,
+                escape: terminal::is_terminal(),
+                exit: self.exit.clone(),
+            }),
+        };
+        Ok(ConsoleConfig {
+            input,
+            output: output.map(|output| (output, port)),
+        })
     }
 
     /// Kernel, initrd, command line and tables into guest memory.
@@ -341,7 +363,7 @@ impl Machine<'_> {
     fn finish(
         mut self,
         entry: Entry,
-        input: Option<InputConfig>,
+        console: ConsoleConfig,
         devices: VirtioDevices,
     ) -> Result<Vm, BuildError> {
         vcpu::install_kick_handler().map_err(system("install a signal handler"))?;
@@ -352,7 +374,7 @@ impl Machine<'_> {
         let vcpus = self.add_vcpus(entry, &buses, halt.as_ref())?;
         Ok(Vm {
             vcpus,
-            input,
+            console,
             exit: self.exit,
             stop: self.stop,
             signals: None,

@@ -20,6 +20,7 @@ pub mod open;
 pub mod options;
 mod pin;
 mod rate;
+pub mod serial;
 pub mod source;
 
 use check::CheckArgs;
@@ -83,8 +84,9 @@ pub struct RunArgs {
     /// that were set aside on this host (sysctl vm.nr_hugepages)
     #[arg(long, value_name = "SIZE|size=SIZE,hugepages=on|off", default_value = "256M", value_parser = memory::memory)]
     pub memory: MemoryArg,
-    /// Serial console: stdio (Ctrl-A x leaves), null, or file=PATH for its output
-    #[arg(long, value_name = "stdio|null|file=PATH", default_value = "stdio", value_parser = serial)]
+    /// Serial console: stdio (Ctrl-A x leaves), null, or file=PATH for its output, whose older half goes
+    /// whenever it reaches limit=SIZE (16M; off: it grows without end)
+    #[arg(long, value_name = "stdio|null|file=PATH[,limit=SIZE|off]", default_value = "stdio", value_parser = serial::serial)]
     pub serial: SerialConfig,
     /// Disk (virtio-blk), a raw image or a block device; may be repeated
     #[arg(long, value_name = "path=FILE[,readonly=on|off]")]
@@ -141,15 +143,6 @@ pub struct ArgumentError {
     option: &'static str,
     text: String,
     why: NetdevError,
-}
-
-fn serial(text: &str) -> Result<SerialConfig, String> {
-    match text.split_once('=') {
-        None if text == "stdio" => Ok(SerialConfig::Stdio),
-        None if text == "null" => Ok(SerialConfig::Null),
-        Some(("file", path)) if !path.is_empty() => Ok(SerialConfig::File(path.into())),
-        _ => Err("a serial console is stdio, null or file=PATH".to_owned()),
-    }
 }
 
 fn transport(text: &str) -> Result<Transport, String> {
@@ -261,7 +254,8 @@ mod tests {
         ])
         .unwrap();
         assert_eq!((config.memory, config.cpus), (8 << 30, 3));
-        assert_eq!(config.serial, SerialConfig::File("/tmp/log".into()));
+        let (path, limit) = ("/tmp/log".into(), Some(16 << 20));
+        assert_eq!(config.serial, SerialConfig::File { path, limit });
         assert_eq!(config.disks.len(), 2);
         assert_eq!((config.pins.len(), config.pins[2].cpu), (3, 7));
         assert_eq!(config.netdevs[1].mac, Some([2, 0, 0, 0, 0, 1]));

@@ -5,6 +5,7 @@ use std::{path::PathBuf, thread};
 use crate::{
     confine::ConfineConfig,
     memory::{self, MemoryError},
+    size::human,
 };
 
 mod netdev;
@@ -56,9 +57,21 @@ pub enum SerialConfig {
     Stdio,
     /// Output is lost, there is no input.
     Null,
-    /// Output goes to this file, which is made or emptied; there is no input.
-    File(PathBuf),
+    /// Output goes to a file; there is no input.
+    File {
+        /// The file, which is made or emptied.
+        path: PathBuf,
+        /// How many bytes a regular file may have. When it would get longer, it is cut to the newer half of
+        /// that.
+        limit: Option<u64>,
+    },
 }
+
+/// The limit of a serial console's file in bytes, where none is given.
+pub const SERIAL_LIMIT: u64 = 16 << 20;
+
+/// The smallest one in bytes.
+pub const MIN_SERIAL_LIMIT: u64 = 64 << 10;
 
 /// A raw disk image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,6 +113,9 @@ pub enum ConfigError {
         "netdev '{0}': zero-copy-tx=on is not possible with guest memory of huge pages yet: leave it or hugepages=on out"
     )]
     HugePages(String),
+    /// too little for the serial console's file
+    #[error("a serial console's file of {} is too small: give it at least {}", human(*.0), human(MIN_SERIAL_LIMIT))]
+    SerialLimit(u64),
     /// pinned threads
     #[error(transparent)]
     Pin(#[from] PinError),
@@ -131,6 +147,13 @@ impl VmConfig {
     pub fn validate(&self) -> Result<(), ConfigError> {
         check_cpus(self.cpus, host_cpus())?;
         memory::check_size(self.memory, memory::host_memory())?;
+        if let SerialConfig::File {
+            limit: Some(limit), ..
+        } = &self.serial
+            && *limit < MIN_SERIAL_LIMIT
+        {
+            return Err(ConfigError::SerialLimit(*limit));
+        }
         check_netdevs(&self.netdevs)?;
         if let Some(netdev) = self.netdevs.iter().find(|it| it.zero_copy_tx)
             && self.hugepages

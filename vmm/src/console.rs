@@ -1,13 +1,13 @@
-//! The serial console's two ends on the host: where output goes, and the thread that feeds input.
+//! The serial console's two ends on the host, a thread for each: `console` feeds the port with input, and
+//! `console.out` takes its output to where it goes.
+//!
+//! No vCPU waits for a host that hangs: see [`buffer`].
 
 use std::{
     fs::File,
-    io::{self, PipeReader, PipeWriter, Write},
+    io::{self, PipeReader, PipeWriter},
     os::fd::{AsFd, OwnedFd},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -22,40 +22,17 @@ use rustix::{
     io::Errno,
 };
 
+mod buffer;
 mod escape;
+mod output;
+mod place;
 
 use escape::Escape;
+pub(crate) use output::{Output, OutputConfig};
+pub(crate) use place::Place;
 
 /// The input thread's name.
 const NAME: &str = "console";
-
-/// How long to wait for an output that takes nothing before looking whether the VM stops.
-const OUTPUT_WAIT: Duration = Duration::from_millis(20);
-
-/// Writes what the guest sends to a file descriptor, on the vCPU's thread.
-///
-/// An output that takes nothing holds the guest up, as a serial line does, and loses nothing; but
-/// it does not hold up the end of the VM.
-#[derive(Debug)]
-pub(crate) struct Output {
-    fd: OwnedFd,
-    stop: Arc<AtomicBool>,
-    failed: bool,
-}
-
-impl Output {
-    /// Writes to `fd` until `stop` is set.
-    pub(crate) fn new(fd: OwnedFd, stop: Arc<AtomicBool>) -> Self {
-        let failed = false;
-        Self { fd, stop, failed }
-    }
-
-    /// Waits for room, a bounded time.
-    fn wait(&self) {
-        let mut fds = [PollFd::new(&self.fd, PollFlags::OUT)];
-        let _ = poll(&mut fds, Some(&timespec(OUTPUT_WAIT)));
-    }
-}
 
 fn timespec(duration: Duration) -> Timespec {
     Timespec {
@@ -64,40 +41,19 @@ fn timespec(duration: Duration) -> Timespec {
     }
 }
 
-impl Write for Output {
-    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        // A blocking descriptor would block in write(2), where a kick ends it with EINTR; either
-        // way `stop` is looked at.
-        while !self.stop.load(Ordering::Acquire) {
-            match rustix::io::write(&self.fd, data) {
-                Err(Errno::AGAIN) => self.wait(),
-                Err(Errno::INTR) => {}
-                Err(e) => {
-                    if !self.failed {
-                        self.failed = true;
-                        let e = io::Error::from(e);
-                        tracing::warn!(
-                            "could not write the guest's serial output, it is lost: {e}"
-                        );
-                    }
-                    return Err(e.into());
-                }
-                Ok(n) => return Ok(n),
-            }
-        }
-        // The VM stops: nothing more is wanted.
-        Ok(data.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+/// What the console's threads are made of.
+#[derive(Debug)]
+pub(crate) struct ConsoleConfig {
+    /// There is input.
+    pub(crate) input: Option<InputConfig>,
+    /// There is output, of this port.
+    pub(crate) output: Option<(OutputConfig, Arc<Mutex<SerialPort>>)>,
 }
 
 /// The thread `console`: standard input to the serial port, as fast as the guest takes it.
 ///
 /// A thread of its own, because the port's lock may be held by a vCPU that waits for a slow
-/// output, and the main loop must never wait.
+/// output, a bounded time, and the main loop must never wait.
 #[derive(Debug)]
 pub(crate) struct Input {
     /// Closing it ends the thread.

@@ -48,7 +48,7 @@ Exit status:
   5      KVM could not run the guest further; see `ringwire check kvm`
   6      the host failed while the guest ran
   7      a thread of ringwire made a system call that it has no use for
-  128+N  ended by signal N (SIGHUP, SIGINT, SIGTERM)
+  128+N  ended by signal N (SIGHUP, SIGINT, SIGTERM and others)
 
 SIGUSR1 makes a running guest's network cards log their counters. SIGUSR2
 asks the guest to announce its addresses on the wire (gratuitous ARP).";

@@ -30,7 +30,7 @@ use crate::{
     attendant::{self, AttendantError, Duty, Leash, failed},
     config::VmConfig,
     confine::AttendantKind,
-    open,
+    files, open,
     privileges::{self, PrivilegeError, User},
     processes,
     signals::Signals,
@@ -239,7 +239,7 @@ fn settle_user(request: &mut JailRequest, privileged: bool) -> Result<(), JailEr
 }
 
 fn open_netns(path: &Path) -> Result<File, JailError> {
-    File::open(path).map_err(|source| JailError::OpenNetns {
+    files::open(path).map_err(|source| JailError::OpenNetns {
         path: path.to_owned(),
         source,
     })

@@ -14,6 +14,7 @@ use linux_loader::{
 use vm_memory::{Address, GuestAddress};
 
 use crate::{
+    files,
     size::human,
     x86_64::{layout::HIGH_RAM_START, registers::Entry},
 };
@@ -135,7 +136,7 @@ impl<'a> Image<'a> {
             path: path.to_owned(),
             source,
         };
-        let file = File::open(path).map_err(failed)?;
+        let file = files::open(path).map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
         if !metadata.is_file() {
             return Err(KernelError::NotAFile(path.to_owned()));

@@ -3,20 +3,20 @@
 mod heap;
 
 use std::{
+    backtrace::{Backtrace, BacktraceStatus},
     env,
     ffi::OsString,
     fmt::Arguments,
-    io::{self, IsTerminal, Write},
-    panic,
+    io::{self, Write},
+    panic::{self, PanicHookInfo},
     process::ExitCode,
+    thread,
 };
 
 use clap::Parser;
 use serde_json::json;
-use tracing::Level;
-use tracing_subscriber::{filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
 use vmm::{
-    COUNTERS, NetdevReport, Vm, check,
+    NetdevReport, Vm, check,
     cli::{
         Cli, Command, RunArgs,
         check::{CheckArgs, CheckTarget},
@@ -26,6 +26,7 @@ use vmm::{
     config::{NetdevConfig, VmConfig},
     exit::Status,
     jail::{self, End, Jailed},
+    log,
     probe::{self, Verdict},
     signals::Signals,
     terminal,
@@ -35,15 +36,19 @@ fn main() -> ExitCode {
     heap::use_one();
     // Clap itself ends with `Status::Usage`.
     let cli = Cli::parse_from(without_separator(env::args_os()));
-    start_log(cli.verbose);
-    let hook = panic::take_hook();
-    panic::set_hook(Box::new(move |info| {
+    log::start(cli.verbose);
+    panic::set_hook(Box::new(|info| {
         // The message must be legible, and a dead VMM must not leave a raw terminal.
         terminal::restore();
-        eprintln!("ringwire: a bug in ringwire ended it:");
-        hook(info);
+        log::say(&panicked(info));
     }));
-    match cli.command {
+    let status = command(cli.command);
+    log::finish();
+    status
+}
+
+fn command(command: Command) -> ExitCode {
+    match command {
         Command::Run(arguments) => run(*arguments),
         Command::Open(arguments) => open(arguments),
         Command::Jail(arguments) => jail(arguments),
@@ -53,6 +58,19 @@ fn main() -> ExitCode {
             Err(e) => fail(Status::Usage as u8, &e),
         },
     }
+}
+
+/// What std's own hook says, but nobody waits for whoever reads it.
+fn panicked(info: &PanicHookInfo<'_>) -> String {
+    let thread = thread::current();
+    let name = thread.name().unwrap_or("?").to_owned();
+    let mut text = format!("a bug in ringwire ended it:\nthread '{name}' {info}");
+    // Shown if RUST_BACKTRACE asks for it.
+    let backtrace = Backtrace::capture();
+    if backtrace.status() == BacktraceStatus::Captured {
+        text.push_str(&format!("\nstack backtrace:\n{backtrace}"));
+    }
+    text
 }
 
 /// Before a jail's `run` there may be a `--`, as there is before the command of `ringwire open`.
@@ -68,39 +86,22 @@ fn without_separator(arguments: impl Iterator<Item = OsString>) -> Vec<OsString>
     arguments
 }
 
-fn start_log(verbose: u8) {
-    let level = match verbose {
-        0 => Level::WARN,
-        1 => Level::INFO,
-        _ => Level::DEBUG,
-    };
-    let lines = tracing_subscriber::fmt::layer()
-        .with_writer(io::stderr)
-        .with_target(false)
-        .with_ansi(io::stderr().is_terminal());
-    // What it says of each interface that it opened, the netdev says with its id.
-    let port = if level == Level::INFO {
-        Level::WARN
-    } else {
-        level
-    };
-    let shown = Targets::new()
-        .with_default(level)
-        .with_target("net_afxdp::port", port)
-        .with_target(COUNTERS, level.max(Level::INFO));
-    tracing_subscriber::registry()
-        .with(lines)
-        .with(shown)
-        .init();
-}
-
 /// The one sentence about an end that was not meant.
 fn fail(status: u8, sentence: &dyn std::fmt::Display) -> ExitCode {
-    eprintln!("ringwire: {sentence}");
+    log::say(sentence);
     ExitCode::from(status)
 }
 
 fn run(arguments: RunArgs) -> ExitCode {
+    // Before anything is built, so that a signal never interrupts half of it.
+    let signals = match Signals::new() {
+        Ok(signals) => signals,
+        Err(e) => {
+            let sentence = format!("could not listen for signals: {e}");
+            return fail(Status::Startup as u8, &sentence);
+        }
+    };
+    log::own_streams();
     let config = match arguments.config() {
         Ok(config) => config,
         Err(e) => return fail(Status::Usage as u8, &e),
@@ -110,14 +111,7 @@ fn run(arguments: RunArgs) -> ExitCode {
             "--confine off: the guest's device threads may do whatever the user may who started ringwire"
         );
     }
-    // Before anything is built, so that a signal never interrupts half of it.
-    match Signals::new() {
-        Ok(signals) => run_vm(&config, signals),
-        Err(e) => {
-            let sentence = format!("could not listen for signals: {e}");
-            fail(Status::Startup as u8, &sentence)
-        }
-    }
+    run_vm(&config, signals)
 }
 
 fn run_vm(config: &VmConfig, signals: Signals) -> ExitCode {
@@ -141,6 +135,7 @@ fn jail(arguments: JailArgs) -> ExitCode {
         Ok(request) => request,
         Err(e) => return fail(Status::Usage as u8, &e),
     };
+    log::own_streams();
     match jail::enter(request) {
         Ok(Jailed::Inside { config, signals }) => run_vm(&config, signals),
         // It has said why itself.

@@ -9,7 +9,7 @@
 use std::{fs::File, io};
 
 use devices::GuestRam;
-use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use vm_memory::{
     FileOffset, GuestAddress, GuestRegionCollectionError, GuestRegionMmap, MmapRegion,
     mmap::MmapRegionError,
@@ -88,7 +88,7 @@ pub enum MemoryError {
         sysctl: u64,
     },
     /// the memfd could not be made
-    #[error("could not create a memfd of {} for guest memory: {source}", human(*.size))]
+    #[error("could not create a memfd of {} for guest memory: {source}{}", human(*.size), hint(source))]
     Memfd {
         /// Its size in bytes.
         size: u64,
@@ -106,6 +106,14 @@ pub enum MemoryError {
     /// the regions do not fit together
     #[error("could not lay out guest memory: {0}")]
     Layout(#[from] GuestRegionCollectionError),
+}
+
+/// What to do about it.
+fn hint(source: &io::Error) -> &'static str {
+    match source.raw_os_error() {
+        Some(libc::EFBIG) => ". `ulimit -f` limits the size of files, and guest memory is one",
+        _ => "",
+    }
 }
 
 /// A piece of RAM: where the guest has it, and where it is in the memfd.
@@ -188,13 +196,13 @@ pub fn allocate(size: u64, hugepages: bool) -> Result<GuestRam, MemoryError> {
 }
 
 fn memfd(size: u64, hugepages: bool) -> io::Result<File> {
-    let flags = if hugepages {
-        MemfdFlags::CLOEXEC | MemfdFlags::HUGETLB
-    } else {
-        MemfdFlags::CLOEXEC
-    };
+    let mut flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    flags.set(MemfdFlags::HUGETLB, hugepages);
     let file = File::from(memfd_create("guest-ram", flags)?);
     file.set_len(size)?;
+    // Whoever touches memory behind the end of its file gets a SIGBUS: nobody may shorten it.
+    let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+    fcntl_add_seals(&file, seals)?;
     Ok(file)
 }
 
@@ -267,6 +275,19 @@ mod tests {
             let refused = check_size(size, GIB).unwrap_err().to_string();
             assert!(refused.contains(words), "{refused}");
         }
+    }
+
+    /// Whoever touched what is gone then would get a SIGBUS.
+    #[test]
+    fn nobody_can_shorten_guest_memory() {
+        let ram = allocate(MIN_MEMORY, false).unwrap();
+        let region = ram.iter().next().unwrap();
+        let file = region.file_offset().unwrap().file();
+        for length in [0, MIN_MEMORY - 4096, MIN_MEMORY + 4096] {
+            let refused = file.set_len(length).unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied);
+        }
+        file.set_len(MIN_MEMORY).unwrap();
     }
 
     #[test]

@@ -28,6 +28,7 @@ mod report;
 mod watch;
 
 pub use report::NetdevReport;
+use watch::Lines;
 
 /// Why a network card is not there.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +86,7 @@ pub(crate) struct Network {
     /// A duplicate of each queue's socket, for its statistics while an io-thread has it.
     sockets: Vec<OwnedFd>,
     zero_copy: bool,
+    lines: Lines,
     /// Takes the XDP program off the interface when dropped.
     port: Port,
 }
@@ -159,6 +161,7 @@ impl Network {
             program: ProgramStatus::InPlace,
             sockets,
             zero_copy,
+            lines: Lines::default(),
             port,
         };
         Ok((network, device))

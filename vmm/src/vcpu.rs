@@ -102,8 +102,8 @@ impl VcpuThread {
 /// How long a kicked thread gets before the next kick.
 const KICK_INTERVAL: Duration = Duration::from_millis(2);
 
-/// The signal that brings a vCPU thread out of KVM_RUN, and out of any other system call.
-fn kick_signal() -> i32 {
+/// The signal that brings a vCPU's thread, or the console's, out of KVM_RUN and any other system call.
+pub(crate) fn kick_signal() -> i32 {
     SIGRTMIN()
 }
 

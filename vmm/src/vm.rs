@@ -23,7 +23,7 @@ use crate::{
     builder::{self, BuildError},
     config::VmConfig,
     confine::{ConfineConfig, ConfineError, Confinement, ThreadKind},
-    console::{Input, InputConfig},
+    console::{ConsoleConfig, Input, Output},
     exit::{ExitReason, ExitRequest},
     network::{NetdevReport, Network},
     signals::Signals,
@@ -38,6 +38,9 @@ pub const COUNTERS: &str = "ringwire::counters";
 /// as its end is not.
 const LOOK_ROUND: Duration = Duration::from_secs(5);
 
+/// How long the console's reader may take for what is left after a signal.
+const URGENT_END: Duration = Duration::from_millis(500);
+
 /// A virtual machine, built and loaded, not running yet.
 ///
 /// [`run`](Self::run) is the whole of its life; what it holds of the host (interfaces, files,
@@ -45,7 +48,7 @@ const LOOK_ROUND: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Vm {
     pub(crate) vcpus: Vec<Vcpu>,
-    pub(crate) input: Option<InputConfig>,
+    pub(crate) console: ConsoleConfig,
     pub(crate) exit: ExitRequest,
     /// Set when everything has to come to its end.
     pub(crate) stop: Arc<AtomicBool>,
@@ -113,7 +116,8 @@ impl StopHandle {
 #[derive(Debug, Default)]
 struct Running {
     vcpus: Vec<VcpuThread>,
-    console: Option<Input>,
+    input: Option<Input>,
+    output: Option<Output>,
 }
 
 fn failed(what: &str, error: &dyn Display) -> String {
@@ -155,10 +159,15 @@ impl Vm {
         if let Err(sentence) = outcome {
             self.exit.request(ExitReason::Host(sentence));
         }
+        if let Some(output) = &running.output {
+            output.hurry();
+        }
         vcpu::stop(running.vcpus, &self.stop);
-        // After the vCPUs: one that waits for a slow output holds the port's lock, which the
-        // console's thread may wait for.
-        drop(running.console);
+        // After the vCPUs: whatever they sent is to be seen.
+        drop(running.input);
+        if let Some(output) = running.output {
+            self.finish_output(output);
+        }
         self.reset_devices();
         self.confinement.end();
         let netdevs = self.networks.iter().map(Network::report).collect();
@@ -175,11 +184,8 @@ impl Vm {
         self.placement.enter("main");
         let raw = self.enter_raw_mode();
         self.begin_confinement()?;
-        let input = self.input.take();
-        let start = |config| Input::start(config, &self.placement, &self.confinement);
-        let input = input.map(start);
-        let input = input.transpose();
-        running.console = input.map_err(|e| failed("start the console's thread", &e))?;
+        self.start_console(running)
+            .map_err(|e| failed("start the console's threads", &e))?;
         let mut events = EventManager::new().map_err(|e| failed("create the event loop", &e))?;
         // For ever, if there is nothing to check.
         let patience = if self.networks.is_empty() && self.halt.is_none() {
@@ -202,6 +208,30 @@ impl Vm {
             self.signals = control.signals;
         }
         outcome
+    }
+
+    fn start_console(&mut self, running: &mut Running) -> io::Result<()> {
+        if let Some(config) = self.console.input.take() {
+            let input = Input::start(config, &self.placement, &self.confinement)?;
+            running.input = Some(input);
+        }
+        if let Some((config, port)) = self.console.output.take() {
+            let exit = self.exit.clone();
+            let output = config.start(port, exit, &self.placement, &self.confinement)?;
+            running.output = Some(output);
+        }
+        Ok(())
+    }
+
+    /// Lets the reader of the console take what is left, unless somebody wants the end at once.
+    fn finish_output(&self, output: Output) {
+        let started = Instant::now();
+        let mut urgent = matches!(self.exit.reason(), Some(ExitReason::Signal(_)));
+        output.finish(|| {
+            let signal = self.signals.as_ref().and_then(Signals::next);
+            urgent |= signal.is_some_and(Signals::ends);
+            !urgent || started.elapsed() < URGENT_END
+        });
     }
 
     fn start_vcpus(&mut self, threads: &mut Vec<VcpuThread>) -> Result<(), String> {
@@ -273,7 +303,8 @@ impl Vm {
 
     /// Raw mode, if a person is at the console.
     fn enter_raw_mode(&self) -> Option<RawMode> {
-        if !self.input.as_ref().is_some_and(|input| input.escape) {
+        let input = self.console.input.as_ref();
+        if !input.is_some_and(|input| input.escape) {
             return None;
         }
         let raw = RawMode::enter().map_err(io::Error::from);

@@ -12,6 +12,7 @@ use std::{
     thread::JoinHandle,
 };
 
+use super::quiet::Quiet;
 use crate::{placement::Placement, threads::ThreadKind};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
@@ -21,7 +22,13 @@ pub type OnFault = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// What [`OnFault`] is where the embedder gave none: an error in the log.
 pub(super) fn log_fault() -> OnFault {
-    Arc::new(|reason: &str| tracing::error!("{reason}"))
+    // A guest that resets the device gets a new thread, which may end in the same way.
+    let faults = Quiet::default();
+    Arc::new(move |reason: &str| {
+        if let Some(number) = faults.count() {
+            tracing::error!("{reason} (message {number})");
+        }
+    })
 }
 
 /// Asks a thread to end: a flag for the code that runs, an eventfd for the event loop that sleeps.

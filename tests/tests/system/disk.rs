@@ -3,6 +3,8 @@
 use std::fs;
 use std::process::Command;
 
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
+
 use ringwire_tests::wirecheck::pattern;
 use ringwire_tests::{Guest, Options, TempDir};
 
@@ -62,6 +64,30 @@ fn reads_and_writes_reach_the_file() {
         pattern::first_difference(21, 3 * MIB as u64, &bytes[3 * MIB..]),
         None
     );
+}
+
+/// RLIMIT_FSIZE (`ulimit -f`), past which the kernel sends SIGXFSZ to whoever writes.
+#[test]
+fn a_write_behind_the_limit_on_file_sizes_is_an_error_of_the_disk() {
+    let directory = TempDir::new();
+    let path = directory.path().join("disk");
+    let file = fs::File::create(&path).expect("a file in our own directory");
+    file.set_len(64 * MIB as u64).expect("a sparse file");
+    let options = Options::new()
+        .arg("--disk")
+        .arg(format!("path={}", path.display()));
+    let mut guest = Guest::boot(options);
+    let limit = Rlimit {
+        current: Some(8 * MIB as u64),
+        maximum: None,
+    };
+    let id = Pid::from_raw(guest.id().try_into().expect("a process id"));
+    prlimit(id, Resource::Fsize, limit).expect("our child's limit");
+    let write = |seek| format!("dd if=/dev/zero of=/dev/vda bs=4k count=1 seek={seek} conv=fsync");
+    assert_ne!(guest.run(&write(4096)).status, 0);
+    guest.ok(&write(16));
+    assert!(guest.log().contains("File too large"), "{}", guest.log());
+    assert!(guest.power_off().success());
 }
 
 #[test]

@@ -7,7 +7,7 @@ use super::VmConfig;
 /// A thread that is to run on one CPU of the host only.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PinConfig {
-    /// Its name: `main`, `console`, `vcpuN`, `rng0`, `blkN`, and for a netdev its id, `ID.K` for its further
+    /// Its name: `main`, `console` (both of its threads), `vcpuN`, `rng0`, `blkN`, and for a netdev its id, `ID.K` for its further
     /// queue pairs, `ID.ctrl` for its control queue.
     pub thread: String,
     /// Number of the CPU.

@@ -4,14 +4,15 @@
 use libc::{
     SYS_bpf, SYS_brk, SYS_clock_gettime, SYS_clock_nanosleep, SYS_clone, SYS_clone3, SYS_close,
     SYS_epoll_create1, SYS_epoll_ctl, SYS_epoll_wait, SYS_eventfd2, SYS_exit, SYS_exit_group,
-    SYS_fallocate, SYS_fcntl, SYS_fdatasync, SYS_futex, SYS_getcwd, SYS_getpid, SYS_getrandom,
-    SYS_getsockopt, SYS_gettid, SYS_ioctl, SYS_madvise, SYS_mmap, SYS_mprotect, SYS_mremap,
-    SYS_munmap, SYS_newfstatat, SYS_open, SYS_openat, SYS_ppoll, SYS_prctl, SYS_preadv,
-    SYS_pwritev, SYS_read, SYS_readlink, SYS_readlinkat, SYS_recvfrom, SYS_restart_syscall,
-    SYS_rseq, SYS_rt_sigaction, SYS_rt_sigprocmask, SYS_rt_sigreturn, SYS_sched_getaffinity,
-    SYS_sched_setaffinity, SYS_sched_yield, SYS_seccomp, SYS_sendto, SYS_set_robust_list,
-    SYS_sigaltstack, SYS_socket, SYS_statx, SYS_tgkill, SYS_timerfd_create, SYS_timerfd_settime,
-    SYS_unlinkat, SYS_write, SYS_writev,
+    SYS_fallocate, SYS_fcntl, SYS_fdatasync, SYS_ftruncate, SYS_futex, SYS_getcwd, SYS_getpid,
+    SYS_getrandom, SYS_getsockopt, SYS_gettid, SYS_ioctl, SYS_lseek, SYS_madvise, SYS_mmap,
+    SYS_mprotect, SYS_mremap, SYS_munmap, SYS_newfstatat, SYS_open, SYS_openat, SYS_ppoll,
+    SYS_prctl, SYS_pread64, SYS_preadv, SYS_pwrite64, SYS_pwritev, SYS_read, SYS_readlink,
+    SYS_readlinkat, SYS_recvfrom, SYS_restart_syscall, SYS_rseq, SYS_rt_sigaction,
+    SYS_rt_sigprocmask, SYS_rt_sigreturn, SYS_sched_getaffinity, SYS_sched_setaffinity,
+    SYS_sched_yield, SYS_seccomp, SYS_sendto, SYS_set_robust_list, SYS_sigaltstack, SYS_socket,
+    SYS_statx, SYS_tgkill, SYS_timerfd_create, SYS_timerfd_settime, SYS_unlinkat, SYS_write,
+    SYS_writev,
 };
 
 use super::kind::{AttendantKind, ThreadKind};
@@ -325,6 +326,18 @@ const RNG: &[Call] = &[TERMINAL, READ, EPOLL_WAIT, EPOLL_CTL];
 
 const CONSOLE: &[Call] = &[TERMINAL, call(SYS_read, "the console's input")];
 
+const CONSOLE_OUTPUT: &[Call] = &[
+    limited(
+        SYS_ioctl,
+        Only::OneOf(1, terminal!(ioctl!(FIONREAD))),
+        "the terminal's modes, given back after a panic; whether the reader of a pipe takes anything",
+    ),
+    call(SYS_lseek, "how long the console's file is"),
+    call(SYS_pread64, "cutting it: what is kept"),
+    call(SYS_pwrite64, "the same, to its start"),
+    call(SYS_ftruncate, "the same, its new length"),
+];
+
 /// Threads begin with the filter of the one that made them, and add their own: so this one may do what they may.
 const SPAWNER: &[Call] = &[
     limited(
@@ -412,6 +425,7 @@ pub(super) fn own(kind: ThreadKind) -> Vec<Call> {
         ThreadKind::Blk => BLK,
         ThreadKind::Rng => RNG,
         ThreadKind::Console => CONSOLE,
+        ThreadKind::ConsoleOutput => CONSOLE_OUTPUT,
         ThreadKind::Spawner => {
             // What those may do whom it makes.
             let made = [NET, NET_CONTROL, BLK, RNG].concat();

@@ -21,6 +21,8 @@ pub enum ThreadKind {
     Rng,
     /// `console`: feeds the serial port.
     Console,
+    /// `console.out`: writes what came from the serial port.
+    ConsoleOutput,
     /// `spawner`: makes the devices' threads.
     Spawner,
 }
@@ -36,7 +38,7 @@ pub(crate) enum AttendantKind {
 
 impl ThreadKind {
     /// All of them, in the order of the documentation.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Main,
         Self::Vcpu,
         Self::Net,
@@ -44,6 +46,7 @@ impl ThreadKind {
         Self::Blk,
         Self::Rng,
         Self::Console,
+        Self::ConsoleOutput,
         Self::Spawner,
     ];
 
@@ -57,6 +60,7 @@ impl ThreadKind {
             Self::Blk => "blkN",
             Self::Rng => "rngN",
             Self::Console => "console",
+            Self::ConsoleOutput => "console.out",
             Self::Spawner => "spawner",
         }
     }

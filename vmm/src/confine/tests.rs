@@ -48,6 +48,8 @@ fn in_the_child() {
         let filters = Filters::new().unwrap();
         trap::install().unwrap();
         let thread = thread::spawn(move || {
+            // As all threads have it.
+            Confinement::default().refuse().unwrap();
             filters.enter(kind, "thread7").unwrap();
             live();
             tell_the_time();

@@ -1,6 +1,6 @@
 //! The console's ends on real pipes.
 
-use std::io::Read;
+use std::io::{Read, Write};
 
 use devices::bus::BusDevice;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -107,27 +107,104 @@ fn the_end_of_input_is_quiet_and_ends_nothing() {
     drop(input);
 }
 
+/// A port whose output goes into a pipe.
+fn start_output() -> (Guest, Output, PipeReader) {
+    let (reader, writer) = io::pipe().unwrap();
+    let config = OutputConfig::new(Place::stream(writer.into()));
+    let irq = EventFd::new(EFD_NONBLOCK).unwrap();
+    let port = SerialPort::new(irq, Box::new(|| {}), config.sender());
+    let port = Arc::new(Mutex::new(port));
+    crate::vcpu::install_kick_handler().unwrap();
+    let exit = ExitRequest::new().unwrap();
+    let output = config.start(port.clone(), exit, &Placement::default(), &Arc::default());
+    (Guest(port), output.unwrap(), reader)
+}
+
 #[test]
-fn output_that_nobody_reads_does_not_hold_up_the_end() {
-    let (mut reader, writer) = io::pipe().unwrap();
-    rustix::fs::fcntl_setfl(&writer, rustix::fs::OFlags::NONBLOCK).unwrap();
-    let stop = Arc::new(AtomicBool::new(false));
-    let full = writer.try_clone().unwrap();
-    let mut output = Output::new(writer.into(), stop.clone());
-    // More than a pipe holds: when it takes no more, there is more.
-    let blocked = thread::spawn(move || output.write_all(&vec![b'x'; 1 << 20]));
-    let takes_more = || {
-        let mut fds = [PollFd::new(&full, PollFlags::OUT)];
-        poll(&mut fds, Some(&timespec(Duration::ZERO))).unwrap() != 0
-    };
-    while takes_more() {
-        thread::sleep(Duration::from_millis(1));
+fn a_slow_reader_gets_all_that_the_guest_sends() {
+    let (guest, output, mut reader) = start_output();
+    // More than pipe and buffer hold.
+    let sent: Vec<u8> = (0..=250).cycle().take(400_000).collect();
+    let received = thread::scope(|scope| {
+        // Looks at the transmitter only now and then.
+        scope.spawn(|| {
+            for some in sent.chunks(1000) {
+                while guest.read(LSR) & 0x20 == 0 {
+                    thread::yield_now();
+                }
+                for byte in some {
+                    guest.0.lock().unwrap().write(DATA, &[*byte]);
+                }
+            }
+        });
+        let mut received = vec![0; sent.len()];
+        for piece in received.chunks_mut(20_000) {
+            thread::sleep(Duration::from_millis(5));
+            reader.read_exact(piece).unwrap();
+        }
+        received
+    });
+    assert!(received == sent, "whole, and in order");
+    output.finish(|| true);
+}
+
+/// A pipe has room again only when a whole page of it was read.
+#[test]
+fn a_reader_that_takes_a_few_bytes_a_second_is_not_one_that_hangs() {
+    let (guest, output, mut reader) = start_output();
+    let sent: Vec<u8> = (0..=250).cycle().take(150_000).collect();
+    let end = std::sync::atomic::AtomicBool::new(false);
+    let received = thread::scope(|scope| {
+        scope.spawn(|| {
+            for byte in &sent {
+                guest.0.lock().unwrap().write(DATA, &[*byte]);
+            }
+            end.store(true, std::sync::atomic::Ordering::Release);
+        });
+        let mut received = Vec::new();
+        // For longer than a reader may hang.
+        for _ in 0..12 {
+            thread::sleep(Duration::from_millis(200));
+            let mut piece = [0; 10];
+            reader.read_exact(&mut piece).unwrap();
+            received.extend(piece);
+        }
+        assert!(!end.load(std::sync::atomic::Ordering::Acquire), "it waits");
+        let mut rest = vec![0; sent.len() - received.len()];
+        reader.read_exact(&mut rest).unwrap();
+        [received, rest].concat()
+    });
+    assert!(received == sent, "whole, and in order");
+    output.finish(|| true);
+}
+
+#[test]
+fn a_reader_that_hangs_stops_neither_the_guest_nor_the_end() {
+    let (guest, output, mut reader) = start_output();
+    for _ in 0..1_000_000 {
+        guest.0.lock().unwrap().write(DATA, b"x");
     }
-    drop(full);
-    assert!(!blocked.is_finished(), "nobody has read");
-    stop.store(true, Ordering::Release);
-    blocked.join().unwrap().unwrap();
+    assert_eq!(guest.read(LSR) & 0x60, 0x60, "nobody waits any more");
+    output.hurry();
+    output.finish(|| true);
     let mut received = Vec::new();
     reader.read_to_end(&mut received).unwrap();
-    assert!(!received.is_empty());
+    assert!(received.len() >= 4096 && received.len() < 200_000);
+}
+
+#[test]
+fn what_was_sent_last_is_written_before_the_end() {
+    let (guest, output, mut reader) = start_output();
+    for _ in 0..100_000 {
+        guest.0.lock().unwrap().write(DATA, b"x");
+    }
+    let ending = thread::spawn(move || {
+        output.hurry();
+        output.finish(|| true);
+    });
+    let mut received = Vec::new();
+    reader.read_to_end(&mut received).unwrap();
+    ending.join().unwrap();
+    drop(guest);
+    assert_eq!(received.len(), 100_000);
 }

@@ -136,7 +136,7 @@ fn files(config: &VmConfig) -> io::Result<Files<'_>> {
         let for_what = if disk.readonly { Use::Read } else { Use::Write };
         named.push((&disk.path, for_what));
     }
-    if let SerialConfig::File(path) = &config.serial {
+    if let SerialConfig::File { path, .. } = &config.serial {
         named.push((path, Use::Make));
     }
     for netdev in &config.netdevs {
@@ -260,7 +260,8 @@ mod tests {
     fn a_vms_files_are_those_that_it_names() {
         let mut config = VmConfig::new("/boot/k");
         config.initrd = Some("i".into());
-        config.serial = SerialConfig::File("s".into());
+        let (path, limit) = ("s".into(), None);
+        config.serial = SerialConfig::File { path, limit };
         for (path, readonly) in [("r", true), ("w", false), ("./i", false)] {
             let path = path.into();
             config.disks.push(DiskConfig { path, readonly });

@@ -2,9 +2,19 @@
 
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 
+use devices::log::LogLimit;
 use net_afxdp::{LinkEvent, ProgramStatus};
 
 use super::{Network, speed};
+
+/// What the interface's owner, the other end of its veth, and whoever may put programs on it can cause.
+#[derive(Debug, Default)]
+pub(super) struct Lines {
+    link: LogLimit,
+    program: LogLimit,
+    announcements: LogLimit,
+    others: LogLimit,
+}
 
 impl Network {
     /// The descriptor that is readable when [`watch`](Self::watch) has something to do.
@@ -48,18 +58,29 @@ impl Network {
             LinkEvent::Mtu(mtu) => self.control.set_wire_mtu(*mtu),
             LinkEvent::Renamed(_) => {}
         }
+        self.tell(event);
+    }
+
+    /// Says so in the log.
+    fn tell(&self, event: &LinkEvent) {
         let id = &self.id;
+        let limit = match event {
+            LinkEvent::Up | LinkEvent::Down => &self.lines.link,
+            LinkEvent::Gone | LinkEvent::Mtu(_) | LinkEvent::Renamed(_) => &self.lines.others,
+            LinkEvent::Program(_) => return,
+        };
+        let Some(left_out) = limit.pass() else { return };
         match event {
-            LinkEvent::Up => tracing::info!("netdev '{id}': link up"),
-            LinkEvent::Down => tracing::info!("netdev '{id}': link down"),
+            LinkEvent::Up => tracing::info!("netdev '{id}': link up{left_out}"),
+            LinkEvent::Down => tracing::info!("netdev '{id}': link down{left_out}"),
             LinkEvent::Gone => tracing::warn!(
-                "netdev '{id}': its interface is gone (deleted, or moved to another network namespace); the guest sees its link down until ringwire is started again"
+                "netdev '{id}': its interface is gone (deleted, or moved to another network namespace); the guest sees its link down until ringwire is started again{left_out}"
             ),
             LinkEvent::Mtu(mtu) => tracing::warn!(
-                "netdev '{id}': its interface has a new MTU, {mtu}; the guest keeps the one it was started with"
+                "netdev '{id}': its interface has a new MTU, {mtu}; the guest keeps the one it was started with{left_out}"
             ),
             LinkEvent::Renamed(name) => {
-                tracing::info!("netdev '{id}': its interface is now called {name}");
+                tracing::info!("netdev '{id}': its interface is now called {name}{left_out}");
             }
             LinkEvent::Program(_) => {}
         }
@@ -68,10 +89,14 @@ impl Network {
     /// Asks the guest to announce itself on the wire (`NetControl::announce`), and says so in the log.
     pub(crate) fn announce(&self) {
         let id = &self.id;
-        if self.control.announce() {
-            tracing::info!("netdev '{id}': the guest is asked to announce itself");
+        let asked = self.control.announce();
+        let Some(left_out) = self.lines.announcements.pass() else {
+            return;
+        };
+        if asked {
+            tracing::info!("netdev '{id}': the guest is asked to announce itself{left_out}");
         } else {
-            tracing::warn!("netdev '{id}': the guest has no driver that can announce it");
+            tracing::warn!("netdev '{id}': the guest has no driver that can announce it{left_out}");
         }
     }
 
@@ -85,26 +110,35 @@ impl Network {
         if status == self.program {
             return;
         }
+        self.tell_of_program(&status);
+        self.program = status;
+    }
+
+    fn tell_of_program(&self, status: &ProgramStatus) {
         let (id, ifname) = (&self.id, self.port.interface().name());
-        match &status {
+        let Some(left_out) = self.lines.program.pass() else {
+            return;
+        };
+        match status {
             ProgramStatus::InPlace if self.had_program => {
-                tracing::warn!("netdev '{id}': the XDP program on {ifname} is back");
+                tracing::warn!("netdev '{id}': the XDP program on {ifname} is back{left_out}");
             }
             ProgramStatus::InPlace => {
-                tracing::warn!("netdev '{id}': there is no XDP program on {ifname} again");
+                tracing::warn!(
+                    "netdev '{id}': there is no XDP program on {ifname} again{left_out}"
+                );
             }
             ProgramStatus::Gone => tracing::warn!(
-                "netdev '{id}': the XDP program was taken off {ifname}: the guest receives nothing any more, until ringwire is started again"
+                "netdev '{id}': the XDP program was taken off {ifname}: the guest receives nothing any more, until ringwire is started again{left_out}"
             ),
             ProgramStatus::Replaced(program) if !self.had_program => tracing::info!(
-                "netdev '{id}': there is an XDP program on {ifname} now ({program}): the guest receives what that gives it"
+                "netdev '{id}': there is an XDP program on {ifname} now ({program}): the guest receives what that gives it{left_out}"
             ),
             ProgramStatus::Replaced(program) => tracing::warn!(
-                "netdev '{id}': another XDP program took the place of the one on {ifname} ({program}): the guest receives what that one gives it; take it off and start ringwire again"
+                "netdev '{id}': another XDP program took the place of the one on {ifname} ({program}): the guest receives what that one gives it; take it off and start ringwire again{left_out}"
             ),
             // The link's events say so.
             ProgramStatus::InterfaceGone => {}
         }
-        self.program = status;
     }
 }

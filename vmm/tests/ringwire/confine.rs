@@ -51,7 +51,17 @@ fn every_thread_is_confined() {
     );
     let threads = threads(&guest);
     let names: Vec<_> = threads.keys().map(String::as_str).collect();
-    assert_eq!(names, ["console", "net0", "ringwire", "spawner", "vcpu0"]);
+    assert_eq!(
+        names,
+        [
+            "console",
+            "console.out",
+            "net0",
+            "ringwire",
+            "spawner",
+            "vcpu0"
+        ]
+    );
     for (name, status) in &threads {
         for (what, value) in [
             ("Seccomp", "2"),
@@ -135,7 +145,7 @@ fn a_thread_that_trespasses_ends_the_vm() {
         println!("SKIPPED: needs root, /dev/kvm and a debug build");
         return;
     }
-    for thread in ["main", "vcpu0", "console", "spawner", "net0"] {
+    for thread in ["main", "vcpu0", "console", "console.out", "spawner", "net0"] {
         let wire = Wire::new();
         let netdev = wire.netdev();
         let always = ["--netdev", &netdev, "--cmdline", "acpi=off mode=rx"];

@@ -54,13 +54,13 @@ fn the_end_of_input_is_not_the_end_of_the_guest() {
 }
 
 /// A terminal: the side of the person, and the side of the program.
-struct Terminal {
-    person: File,
-    program: File,
+pub(crate) struct Terminal {
+    pub(crate) person: File,
+    pub(crate) program: File,
 }
 
 impl Terminal {
-    fn open() -> Self {
+    pub(crate) fn open() -> Self {
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY;
         let person: OwnedFd = openpt(flags).unwrap();
         grantpt(&person).unwrap();
@@ -73,7 +73,7 @@ impl Terminal {
         Self { person, program }
     }
 
-    fn stdio(&self) -> Stdio {
+    pub(crate) fn stdio(&self) -> Stdio {
         self.program.try_clone().unwrap().into()
     }
 
@@ -83,7 +83,7 @@ impl Terminal {
         modes.contains(LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG)
     }
 
-    fn read_until(&mut self, marker: &str) {
+    pub(crate) fn read_until(&mut self, marker: &str) {
         let (mut seen, mut byte) = (String::new(), [0]);
         while !seen.ends_with(marker) {
             self.person.read_exact(&mut byte).unwrap();

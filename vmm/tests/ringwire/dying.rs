@@ -65,6 +65,8 @@ fn any_other_thread_that_panics_ends_the_vm() {
     dies("vcpu0", "panic", 50, &vcpu);
     let console = format!("the console's thread {bug}");
     dies("console", "panic", 1, &console);
+    let output = format!("the thread of the console's output {bug}");
+    dies("console.out", "panic", 1, &output);
     let main = format!("the control loop {bug}: sabotage, as a test wants it");
     dies("main", "panic", 1, &main);
 }

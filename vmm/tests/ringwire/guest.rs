@@ -8,6 +8,8 @@ const COM1: u16 = 0x3f8;
 const COM1_MCR: u16 = COM1 + 4;
 const COM1_LSR: u16 = COM1 + 5;
 const ADDRESS: u32 = 0x10_0000;
+/// Where a pattern is made in memory.
+const PATTERN: u32 = 0x20_0000;
 /// Where the code is in the file.
 const CODE: usize = 0x200;
 
@@ -46,6 +48,45 @@ impl Code {
             .bytes(&[0xec, 0x2c, 0xff - b'y'])
             .port(COM1)
             .bytes(&[0xee])
+    }
+
+    /// A byte to a port, so many times; mov ecx, times; out dx, al; dec ecx; jnz -4
+    pub(crate) fn out_often(self, times: u32, port: u16, value: u8) -> Self {
+        if times == 0 {
+            return self;
+        }
+        self.port(port)
+            .bytes(&[0xb0, value, 0xb9])
+            .bytes(&times.to_le_bytes())
+            .bytes(&[0xee, 0x49, 0x75, 0xfc])
+    }
+
+    /// So many equal bytes to the serial port.
+    pub(crate) fn repeat(self, times: u32, byte: u8) -> Self {
+        self.out_often(times, COM1, byte)
+    }
+
+    /// For ever: a byte to the serial port.
+    pub(crate) fn forever(self, byte: u8) -> Self {
+        self.out(COM1, byte).bytes(&[0xee, 0xeb, 0xfd])
+    }
+
+    /// So many times the same 64 KiB to the serial port, by string instructions: byte `i` is `7 * i + i / 256`.
+    pub(crate) fn pattern_of_64k(self, times: u32) -> Self {
+        self.bytes(&[0xfc, 0xbf])
+            .bytes(&PATTERN.to_le_bytes()) // cld; mov edi, PATTERN
+            .bytes(&[0x31, 0xc9]) // xor ecx, ecx
+            .bytes(&[0x6b, 0xc1, 7]) // imul eax, ecx, 7
+            .bytes(&[0x00, 0xe8, 0xaa]) // add al, ch; stosb
+            .bytes(&[0x41, 0x81, 0xf9, 0, 0, 1, 0]) // inc ecx; cmp ecx, 65536
+            .bytes(&[0x75, 0xf1]) // jne to the imul
+            .bytes(&[0xbb])
+            .bytes(&times.to_le_bytes()) // mov ebx, times
+            .port(COM1)
+            .bytes(&[0xbe])
+            .bytes(&PATTERN.to_le_bytes()) // mov esi, PATTERN
+            .bytes(&[0xb9, 0, 0, 1, 0, 0xf3, 0x6e]) // mov ecx, 65536; rep outsb
+            .bytes(&[0x4b, 0x75, 0xf1]) // dec ebx; jnz to the mov esi
     }
 
     /// Text to the serial port, byte by byte.

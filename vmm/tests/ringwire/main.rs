@@ -37,6 +37,8 @@ mod pci;
 mod placement;
 #[cfg(test)]
 mod process;
+#[cfg(test)]
+mod readers;
 mod refusing;
 #[cfg(test)]
 mod wire;

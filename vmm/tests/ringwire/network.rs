@@ -128,6 +128,31 @@ fn counters_are_logged_on_a_signal() {
     assert_eq!((end.code(), end.stderr.as_str()), (0, ""));
 }
 
+/// Whoever has the other end of a veth can do that as often as he likes.
+#[test]
+fn a_link_that_flaps_does_not_flood_the_log() {
+    if !can_run() {
+        return;
+    }
+    const FLAPS: usize = 300;
+    let wire = Wire::new();
+    let netdev = wire.netdev();
+    let kernel = Code::new().print("ready").echo().power_off().kernel();
+    let arguments = ["-v", "--netdev", &netdev];
+    let mut running = Process::start(&mut run_under(&["env"], kernel.as_path(), &arguments));
+    running.wait_for("ready");
+    for _ in 0..FLAPS {
+        for state in ["down", "up"] {
+            ip(&["link", "set", &wire.peer, state]).unwrap();
+        }
+    }
+    running.send(b"q");
+    let end = running.finish();
+    assert_eq!(end.code(), 0, "{end:?}");
+    let told = end.stderr.matches(": link ").count();
+    assert!((8..FLAPS / 3).contains(&told), "{told}");
+}
+
 #[test]
 fn several_queues_are_opened_all_or_none() {
     if !can_run() {

@@ -67,7 +67,11 @@ impl Process {
     /// Starts it with pipes where nothing else is set.
     pub(crate) fn start(command: &mut Command) -> Self {
         let command = command.stdin(Stdio::piped());
-        let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self::start_with_input(command.stdout(Stdio::piped()).stderr(Stdio::piped()))
+    }
+
+    /// Starts it as the command says, whose input is a pipe.
+    pub(crate) fn start_with_input(command: &mut Command) -> Self {
         let mut child = command.spawn().unwrap();
         let stdin = child.stdin.take();
         Self {
