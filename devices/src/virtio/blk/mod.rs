@@ -21,8 +21,8 @@ use virtio_bindings::virtio_blk::{
 use super::{
     ActivateError, Activation, VirtioDevice,
     quiet::Quiet,
-    requests::Worker,
-    worker::{OnFault, WorkerThread, log_fault},
+    requests::{RequestThread, Worker},
+    worker::{OnFault, log_fault},
 };
 use crate::placement::Placement;
 pub use error::BlkError;
@@ -45,7 +45,7 @@ pub struct BlkDevice {
     on_fault: OnFault,
     faults: Arc<Quiet>,
     errors: Arc<Quiet>,
-    worker: Option<WorkerThread>,
+    worker: Option<RequestThread<Disk>>,
 }
 
 impl BlkDevice {
@@ -166,5 +166,15 @@ impl VirtioDevice for BlkDevice {
     fn reset(&mut self) {
         // Stops and joins.
         self.worker = None;
+    }
+
+    fn pause(&mut self) {
+        if let Some(worker) = &mut self.worker {
+            worker.pause();
+        }
+    }
+
+    fn resume(&mut self) -> Result<(), ActivateError> {
+        self.worker.as_mut().map_or(Ok(()), RequestThread::resume)
     }
 }
