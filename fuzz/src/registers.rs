@@ -230,7 +230,9 @@ fn step(face: Face, driver: &mut TestDriver, step: &Step) {
         }
         Step::Config { .. } | Step::Bus { .. } if face == Face::Mmio => {}
         // There is nothing so far behind: instead, what one write in a thousand would hit.
-        Step::Config { write: true, at, .. } if at >= 0xc0 => {
+        Step::Config {
+            write: true, at, ..
+        } if at >= 0xc0 => {
             driver.pci().set_bus_master(at % 2 == 0);
         }
         Step::Config {
