@@ -7,10 +7,13 @@ use crate::{
     memory::{self, MemoryError},
 };
 
+mod disk;
 mod netdev;
 mod pins;
 mod transport;
 
+pub use disk::{DiskConfig, DiskError};
+pub(crate) use disk::{check_apart, name as disk_name};
 pub(crate) use netdev::check as check_netdevs;
 pub use netdev::{NetdevConfig, NetdevConfigError, SourceConfig};
 pub use pins::{PinConfig, PinError};
@@ -60,15 +63,6 @@ pub enum SerialConfig {
     File(PathBuf),
 }
 
-/// A raw disk image.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DiskConfig {
-    /// A file or a block device.
-    pub path: PathBuf,
-    /// The guest can't write to it.
-    pub readonly: bool,
-}
-
 /// Most vCPUs: APIC IDs of 8 bits, the last of which means all.
 const MAX_CPUS: u32 = 254;
 
@@ -89,6 +83,9 @@ pub enum ConfigError {
     /// guest memory
     #[error(transparent)]
     Memory(#[from] MemoryError),
+    /// disks
+    #[error(transparent)]
+    Disk(#[from] DiskError),
     /// a network card
     #[error(transparent)]
     Netdev(#[from] NetdevConfigError),
@@ -131,6 +128,7 @@ impl VmConfig {
     pub fn validate(&self) -> Result<(), ConfigError> {
         check_cpus(self.cpus, host_cpus())?;
         memory::check_size(self.memory, memory::host_memory())?;
+        disk::check_serials(&self.disks)?;
         check_netdevs(&self.netdevs)?;
         if let Some(netdev) = self.netdevs.iter().find(|it| it.zero_copy_tx)
             && self.hugepages

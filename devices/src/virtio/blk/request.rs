@@ -4,6 +4,7 @@ use std::{io, sync::Arc};
 
 use super::{
     image::Image,
+    serial::Serial,
     wire::{
         HEADER_LEN, Header, SECTOR, SEGMENT_LEN, STATUS_LEN, Segment, Status, T_DISCARD, T_FLUSH,
         T_GET_ID, T_IN, T_OUT, T_WRITE_ZEROES, UNMAP,
@@ -30,6 +31,7 @@ pub(super) const MAX_RANGE: u32 = 1 << 21;
 pub(super) struct Disk {
     pub(super) name: String,
     pub(super) image: Arc<Image>,
+    pub(super) serial: Serial,
     /// The driver did not take FLUSH, so each write is durable when it completes (5.2.6.2).
     pub(super) write_through: bool,
     /// Host I/O errors over all resets.
@@ -130,7 +132,7 @@ impl Disk {
     }
 
     fn get_id(&self, mut request: Request<'_>) -> Outcome {
-        let id = self.image.id();
+        let id = self.serial.as_bytes();
         let (id, _) = id.split_at(id.len().min(request.data_in as usize));
         let written = request.to.write(id);
         (Status::Ok, u32::try_from(written).unwrap_or(0))
