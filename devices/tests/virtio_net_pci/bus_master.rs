@@ -240,18 +240,21 @@ fn what_was_in_flight_is_copied_before() {
     guest.boot();
     guest.check_traffic();
     ip(&format!("link set dev {near} down"));
+    let all = guest.control.counters().tx_frames + 8;
     let frames: Vec<_> = (0..8).map(|seed| pattern(1000, seed)).collect();
     for frame in &frames {
         guest.queue_bytes(&with_header(frame));
     }
-    wait_for("the error", || {
-        (guest.control.counters().tx_carrier_errors > 0).then_some(())
+    // The device has taken all of them, and the wire none.
+    wait_for("the frames to be under way", || {
+        let counters = guest.control.counters();
+        (counters.tx_carrier_errors > 0 && counters.tx_frames == all).then_some(())
     });
     let before = guest.tx.used_idx();
     guest.driver.pci().set_bus_master(false);
     assert_eq!(guest.tx.used_idx(), before, "they were not given back");
-    let all = 4096 * usize::from(QUEUE_SIZE);
-    guest.driver.write_memory(guest.tx_slots, &vec![0xff; all]);
+    let slots = vec![0xff; 4096 * usize::from(QUEUE_SIZE)];
+    guest.driver.write_memory(guest.tx_slots, &slots);
     ip(&format!("link set dev {near} up"));
     guest.driver.pci().set_bus_master(true);
     for frame in frames {
