@@ -53,6 +53,7 @@ mod statistics;
 
 mod bars;
 mod bus_master;
+mod bus_master_held;
 mod bus_master_storm;
 mod msix;
 mod registers;

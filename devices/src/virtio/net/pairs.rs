@@ -226,7 +226,7 @@ impl<B: NetBackend> Pairs<B> {
         for seat in &mut self.seats {
             if let Place::Resting(worker) = &mut seat.place {
                 // What is in flight is read from the driver's memory.
-                worker.settle();
+                worker.rest();
             }
         }
     }
