@@ -76,10 +76,9 @@ fn the_kernel_that_kexec_starts_finds_its_memory_and_its_devices() {
         let bytes = fs::metadata(file).expect("it was built").len();
         guest.ok(&format!("head -c {bytes} /dev/{disk} >/tmp/{disk}"));
     }
-    guest.ok("kexec -s -l /tmp/vda --initrd=/tmp/vdb --command-line=\"$(cat /proc/cmdline)\"");
     // Frames arrive from before the old kernel's end until the new one works.
     let flood = wire.far_background(&format!("ping -q -f {}", Wire::GUEST));
-    guest.send("kexec -e");
+    guest.send("kexec /tmp/vda /tmp/vdb \"$(cat /proc/cmdline)\"");
     guest.wait_for("ringwire-guest: ready");
     ping(&mut guest);
     drop(flood);
