@@ -33,7 +33,7 @@ use crate::{
 
 pub use face::Face;
 use face::{Reasons, Registers};
-pub use pci::{APERTURE, PciGuest, Route, SLOT};
+pub use pci::{APERTURE, PciGuest, Route, SLOT, bus_master};
 pub use queue::{Buffer, Descriptor, DriverQueue, Used};
 
 /// Bytes of each of the two regions of guest RAM.

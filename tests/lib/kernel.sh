@@ -21,6 +21,8 @@ extract_vmlinux() {
     case $magic in
         fd377a58) unpack="xz -dc" ;;
         28b52ffd) unpack="zstd -dcq" ;;
+        # The "legacy" frames of LZ4, as of `lz4 -l`.
+        02214c18) unpack="lz4 -dcq" ;;
         # gzip's own trailer is the length that the build appends for the others.
         1f8b*) unpack="gzip -dc" trailer=0 ;;
         *) die "$image: the kernel inside is compressed in a way not known here (first bytes $magic)" ;;

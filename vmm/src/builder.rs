@@ -25,7 +25,7 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 use crate::{
     boot::{self, BootError, BootSource},
     cmdline::{self, Cmdline},
-    config::{ConfigError, SerialConfig, Transport, VmConfig},
+    config::{ConfigError, SerialConfig, Transport, VmConfig, check_apart},
     confine::Confinement,
     console::{ConsoleConfig, InputConfig, OutputConfig, Place, Room},
     exit::{ExitReason, ExitRequest},
@@ -138,6 +138,7 @@ struct Machine<'a> {
 /// Builds the machine that `config` describes and loads its kernel.
 pub(crate) fn build(config: &VmConfig) -> Result<Vm, BuildError> {
     config.validate()?;
+    check_apart(&config.disks).map_err(ConfigError::from)?;
     let kvm = kvm::open()?;
     let ram = memory::allocate(config.memory, config.hugepages)?;
     let vm = Arc::new(kvm::create_vm(&kvm, &ram)?);

@@ -89,7 +89,9 @@ pub struct RunArgs {
     #[arg(long, value_name = "stdio|null|file=PATH[,limit=SIZE|off]", default_value = "stdio", value_parser = serial::serial)]
     pub serial: SerialConfig,
     /// Disk (virtio-blk), a raw image or a block device; may be repeated
-    #[arg(long, value_name = "path=FILE[,readonly=on|off]")]
+    ///
+    /// serial=TEXT (blk0, blk1, ...) is what a Linux guest has as /dev/disk/by-id/virtio-TEXT: 1 to 20 characters.
+    #[arg(long, value_name = "path=FILE[,readonly=on|off][,serial=TEXT]")]
     pub disk: Vec<String>,
     /// Network card (virtio-net on AF_XDP); may be repeated; --help lists its options
     ///

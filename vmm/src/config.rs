@@ -8,10 +8,13 @@ use crate::{
     size::human,
 };
 
+mod disk;
 mod netdev;
 mod pins;
 mod transport;
 
+pub use disk::{DiskConfig, DiskError};
+pub(crate) use disk::{check_apart, name as disk_name};
 pub(crate) use netdev::check as check_netdevs;
 pub use netdev::{NetdevConfig, NetdevConfigError, SourceConfig};
 pub use pins::{PinConfig, PinError};
@@ -73,15 +76,6 @@ pub const SERIAL_LIMIT: u64 = 16 << 20;
 /// The smallest one in bytes.
 pub const MIN_SERIAL_LIMIT: u64 = 64 << 10;
 
-/// A raw disk image.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DiskConfig {
-    /// A file or a block device.
-    pub path: PathBuf,
-    /// The guest can't write to it.
-    pub readonly: bool,
-}
-
 /// Most vCPUs: APIC IDs of 8 bits, the last of which means all.
 const MAX_CPUS: u32 = 254;
 
@@ -102,6 +96,9 @@ pub enum ConfigError {
     /// guest memory
     #[error(transparent)]
     Memory(#[from] MemoryError),
+    /// disks
+    #[error(transparent)]
+    Disk(#[from] DiskError),
     /// a network card
     #[error(transparent)]
     Netdev(#[from] NetdevConfigError),
@@ -154,6 +151,7 @@ impl VmConfig {
         {
             return Err(ConfigError::SerialLimit(*limit));
         }
+        disk::check_serials(&self.disks)?;
         check_netdevs(&self.netdevs)?;
         if let Some(netdev) = self.netdevs.iter().find(|it| it.zero_copy_tx)
             && self.hugepages

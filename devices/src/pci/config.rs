@@ -27,7 +27,7 @@ mod offset {
 
 /// Command: the function answers at its memory BARs.
 const MEMORY: u16 = 1 << 1;
-/// Command: the function may write to memory, so also send messages.
+/// Command: the function may read and write memory by itself, so also send messages.
 const BUS_MASTER: u16 = 1 << 2;
 /// Command: no INTx; there is none anyway.
 const INTX_DISABLE: u16 = 1 << 10;
@@ -180,6 +180,11 @@ impl ConfigSpace {
     /// Whether the function answers at its BARs.
     pub fn decodes_memory(&self) -> bool {
         self.command() & MEMORY != 0
+    }
+
+    /// Whether the function may read and write memory, and send messages (6.2.2).
+    pub fn is_bus_master(&self) -> bool {
+        self.command() & BUS_MASTER != 0
     }
 
     fn command(&self) -> u16 {

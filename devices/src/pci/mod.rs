@@ -8,8 +8,10 @@
 //! wraps it to move its ioeventfds along.
 //!
 //! What is not there, because nothing of ours needs it: I/O BARs, INTx, bridges, hot-plug, extended
-//! capabilities. Bus Master Enable can be set and cleared, and does not stop the device: drivers
-//! reset it before they take back its memory.
+//! capabilities.
+//!
+//! While Bus Master Enable is clear (PCI 3.0, 6.2.2) a function must not touch memory, and its messages
+//! wait: [`Msix`] sees to the latter, the function itself ([`ConfigSpace::is_bus_master`]) to the former.
 
 mod bars;
 mod bus;

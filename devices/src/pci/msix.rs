@@ -128,7 +128,8 @@ pub struct Msix {
     capability: u16,
     bar_size: u64,
     entries: Vec<Entry>,
-    function_mask: bool,
+    /// No vector is sent: the function's mask is set, or it is no bus master.
+    held: bool,
     vectors: Arc<Vectors>,
     sink: Box<dyn MsiSink>,
 }
@@ -168,7 +169,7 @@ impl Msix {
             capability,
             bar_size,
             entries: vec![entry; usize::from(count)],
-            function_mask: false,
+            held: true,
             vectors: Arc::new(Vectors {
                 enabled: AtomicBool::new(false),
                 vectors: vectors.collect::<io::Result<_>>()?,
@@ -195,11 +196,13 @@ impl Msix {
     /// To be called after a write to the configuration space.
     pub fn config_written(&mut self, config: &ConfigSpace) {
         let control = u16::from_le_bytes(config.get(self.capability + 2));
-        let (enabled, mask) = (control & ENABLE != 0, control & FUNCTION_MASK != 0);
-        if enabled == self.vectors.enabled() && mask == self.function_mask {
+        let enabled = control & ENABLE != 0;
+        // A message is a write to memory (6.8): one that may not be made now is not lost, but waits.
+        let held = control & FUNCTION_MASK != 0 || !config.is_bus_master();
+        if enabled == self.vectors.enabled() && held == self.held {
             return;
         }
-        self.function_mask = mask;
+        self.held = held;
         self.vectors.enabled.store(enabled, Ordering::SeqCst);
         for index in 0..self.entries.len() {
             self.refresh(index);
@@ -272,7 +275,7 @@ impl Msix {
         if !self.vectors.enabled() {
             return vector.set_state(State::Off);
         }
-        let masked = entry.masked || self.function_mask;
+        let masked = entry.masked || self.held;
         if masked {
             vector.set_state(State::Held);
         }

@@ -26,6 +26,8 @@ const BARS: BarAddresses = BarAddresses {
 /// What a machine has before the VMM of a test says otherwise, for PCI's command register: memory
 /// decoding and bus mastering.
 const RUNNING: u16 = 0b110;
+/// The same without bus mastering.
+const DECODING: u16 = 0b010;
 
 /// A call of [`MsiSink::set_route`].
 pub type Route = (u16, MsiMessage, bool);
@@ -38,6 +40,14 @@ impl MsiSink for Routes {
         let mut routes = self.0.lock().expect("nobody panicked");
         routes.push((vector, message, masked));
     }
+}
+
+/// Sets or clears the Bus Master Enable of the function under test, also from another thread than the
+/// driver's; it decodes memory.
+pub fn bus_master(bus: &Arc<PciBus>, on: bool) {
+    let command = if on { RUNNING } else { DECODING };
+    let ecam = u64::from(SLOT) << 15 | 4;
+    Ecam(Arc::clone(bus)).write(ecam, &command.to_le_bytes());
 }
 
 /// A function found on a bus. All accesses go by configuration space and guest physical addresses,
@@ -206,6 +216,11 @@ impl PciGuest {
     pub fn enable_msix(&mut self, enable: bool, function_mask: bool) {
         let control = u16::from(enable) << 15 | u16::from(function_mask) << 14;
         self.set_config(self.msix_capability() + 2, &control.to_le_bytes());
+    }
+
+    /// Sets or clears Bus Master Enable.
+    pub fn set_bus_master(&mut self, on: bool) {
+        bus_master(&self.bus, on);
     }
 
     /// What the machine was told of messages since the last time.

@@ -64,6 +64,21 @@ pub trait VirtioDevice: Send {
     /// After it returns nothing touches guest memory.
     fn reset(&mut self);
 
+    /// The transport's right to touch guest memory is taken away (on PCI by a clear Bus Master Enable): stop
+    /// and join the threads, and keep all else, queues and what waits in them. After it returns nothing touches
+    /// guest memory. Then come [`resume`](Self::resume), [`reset`](Self::reset) or
+    /// [`reset_queue`](Self::reset_queue); a queue that is enabled meanwhile comes after `resume`.
+    ///
+    /// Called only between [`activate`](Self::activate), even if that failed, and `reset`.
+    fn pause(&mut self);
+
+    /// The right is back: go on where [`pause`](Self::pause) stopped. The driver is to notice nothing but the time:
+    /// kicks that came meanwhile count.
+    ///
+    /// # Errors
+    /// As [`activate`](Self::activate).
+    fn resume(&mut self) -> Result<(), ActivateError>;
+
     /// The driver resets a queue that it had enabled (2.6.1.1): give it up. After it returns nothing touches the
     /// queue or its buffers, and the driver is told nothing of it; the other queues go on.
     ///

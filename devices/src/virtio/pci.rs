@@ -119,8 +119,11 @@ impl PciTransport {
         let vectors = Arc::clone(msix.vectors());
         let signals = Arc::new(Signals::new(Arc::clone(&flags), vectors, queues));
         let sink: Arc<dyn InterruptSink> = Arc::<Signals>::clone(&signals);
+        let mut core = VirtioCore::new(ram, device, flags, Interrupt::new(sink))?;
+        // Until the driver makes it a bus master.
+        core.pause();
         Ok(Self {
-            core: VirtioCore::new(ram, device, flags, Interrupt::new(sink))?,
+            core,
             signals,
             config,
             msix,
@@ -169,6 +172,19 @@ impl PciTransport {
         self.core.reset();
         self.signals.reset();
         self.selectors = Selectors::default();
+    }
+
+    /// Bus Master Enable (PCI 3.0, 6.2.2): without it the device rests, and interrupts wait. When the write
+    /// that clears it is over, nothing touches guest memory.
+    fn obey_bus_master(&mut self) {
+        let may = self.config.is_bus_master();
+        if !may {
+            self.core.pause();
+        }
+        self.msix.config_written(&self.config);
+        if may {
+            self.core.resume();
+        }
     }
 
     fn read_registers(&mut self, offset: u64, data: &mut [u8]) {
@@ -225,7 +241,7 @@ impl PciFunction for PciTransport {
 
     fn write_config(&mut self, offset: u16, data: &[u8]) {
         self.config.write(offset, data, &mut *self.space);
-        self.msix.config_written(&self.config);
+        self.obey_bus_master();
         if self.window.covers(offset, data.len())
             && let Some(access) = self.window.access(&self.config)
         {

@@ -5,20 +5,22 @@
 //! and publishes and signals once. Between two turns, and between two requests, the stop signal is
 //! looked at: a driver that re-adds descriptors for ever does not hold up a reset.
 
+mod thread;
+
 use std::{io, sync::Arc};
 
-use event_manager::{
-    EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberId, SubscriberOps,
-};
+use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberOps};
 
 use super::{
     ActiveQueue,
     interrupt::Interrupt,
     queue::{Chain, QueueFault},
     quiet::Quiet,
-    worker::{OnFault, StopSignal, WorkerThread},
+    worker::{OnFault, StopSignal},
 };
 use crate::{placement::Placement, threads::ThreadKind};
+pub(super) use thread::RequestThread;
+use thread::{Start, Work};
 
 /// Most requests of one burst.
 const BURST: usize = 32;
@@ -32,7 +34,8 @@ pub(super) trait RequestHandler: Send + 'static {
     const KIND: ThreadKind;
 
     /// Carries out the request in `chain`; returns how many bytes were written to its writable
-    /// part, counted from the start (2.7.8.2). A request that can take long looks at `stop`.
+    /// part, counted from the start (2.7.8.2). A request that can take long looks at `stop`, and may
+    /// be given up as [`Stopped`](RequestError::Stopped).
     fn handle(&mut self, chain: &Chain, stop: &StopSignal) -> Result<u32, RequestError>;
 }
 
@@ -45,6 +48,10 @@ pub(super) enum RequestError {
     /// The host's fault: the thread ends, the embedder is told.
     #[error(transparent)]
     Host(#[from] io::Error),
+    /// Nobody's: the thread is to end. The request goes back into its queue, and will be done from the start if
+    /// the queue is worked on again.
+    #[error("the device was stopped")]
+    Stopped,
 }
 
 /// Who works, for whom.
@@ -70,15 +77,20 @@ impl<H: RequestHandler> Worker<H> {
         self,
         queue: ActiveQueue,
         interrupt: Interrupt,
-    ) -> io::Result<WorkerThread> {
+    ) -> io::Result<RequestThread<H>> {
         let stop = StopSignal::new()?;
-        let name = self.name.clone();
         let (broken, embedder) = (interrupt.clone(), self.on_fault);
         // Of an error or of a panic the driver hears as well.
         let on_fault: OnFault = Arc::new(move |reason| {
             broken.needs_reset();
             embedder(reason);
         });
+        let start = Start {
+            name: self.name.clone(),
+            placement: self.placement,
+            stop: Arc::clone(&stop),
+            on_fault,
+        };
         let turns = Turns {
             chain: queue.queue.new_chain(),
             queue,
@@ -86,7 +98,7 @@ impl<H: RequestHandler> Worker<H> {
             handler: self.handler,
             name: self.name,
             faults: self.faults,
-            stop: Arc::clone(&stop),
+            stop,
             waits_for_reset: false,
             setup: Ok(()),
         };
@@ -94,30 +106,8 @@ impl<H: RequestHandler> Worker<H> {
         let id = events.add_subscriber(turns);
         let turns = events.subscriber_mut(id).map_err(io::Error::other)?;
         std::mem::replace(&mut turns.setup, Ok(())).map_err(io::Error::other)?;
-        WorkerThread::spawn(
-            H::KIND,
-            &name,
-            &self.placement,
-            stop,
-            on_fault,
-            move |stop| run(&mut events, id, stop),
-        )
+        RequestThread::new(start, Work { events, id })
     }
-}
-
-fn run<H: RequestHandler>(
-    events: &mut EventManager<Turns<H>>,
-    id: SubscriberId,
-    stop: &StopSignal,
-) -> io::Result<()> {
-    while !stop.is_raised() {
-        #[cfg(debug_assertions)]
-        crate::sabotage::turn()?;
-        let turns = events.subscriber_mut(id).map_err(io::Error::other)?;
-        let timeout = if turns.turn()? { 0 } else { -1 };
-        events.run_with_timeout(timeout).map_err(io::Error::other)?;
-    }
-    Ok(())
 }
 
 struct Turns<H> {
@@ -147,6 +137,7 @@ impl<H: RequestHandler> Turns<H> {
         }
         match outcome {
             Ok(more) => Ok(more),
+            Err(RequestError::Stopped) => Ok(false),
             Err(RequestError::Host(error)) => Err(error),
             Err(RequestError::Guest(fault)) => {
                 if let Some(number) = self.faults.count() {
@@ -170,11 +161,18 @@ impl<H: RequestHandler> Turns<H> {
             if requests == BURST || bytes >= BURST_BYTES {
                 return Ok(true);
             }
+            let before = queue.mark();
             if !queue.pop(&mut self.chain)? {
                 return Ok(queue.enable_kicks()?);
             }
-            let written = self.handler.handle(&self.chain, &self.stop)?;
-            queue.push_used(self.chain.head(), written);
+            match self.handler.handle(&self.chain, &self.stop) {
+                Ok(written) => queue.push_used(self.chain.head(), written),
+                Err(stopped @ RequestError::Stopped) => {
+                    queue.rewind(before);
+                    return Err(stopped);
+                }
+                Err(error) => return Err(error),
+            }
             requests += 1;
             bytes += u64::from(self.chain.readable_len()) + u64::from(self.chain.writable_len());
         }
@@ -232,7 +230,7 @@ mod tests {
 
     struct Device {
         said: Arc<Mutex<Vec<String>>>,
-        worker: Option<WorkerThread>,
+        worker: Option<RequestThread<Obedient>>,
     }
 
     impl VirtioDevice for Device {
@@ -261,6 +259,12 @@ mod tests {
         }
         fn reset(&mut self) {
             self.worker = None;
+        }
+        fn pause(&mut self) {
+            self.worker.as_mut().unwrap().pause();
+        }
+        fn resume(&mut self) -> Result<(), ActivateError> {
+            self.worker.as_mut().unwrap().resume()
         }
     }
 

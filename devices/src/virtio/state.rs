@@ -2,6 +2,7 @@
 //! 3.1): what all transports share, in the terms of no transport's registers.
 
 mod live;
+mod pause;
 
 use std::{
     fmt, io,
@@ -24,6 +25,7 @@ use super::{
     quiet::Quiet,
 };
 use crate::GuestRam;
+use pause::Late;
 
 const ACKNOWLEDGE: u32 = VIRTIO_CONFIG_S_ACKNOWLEDGE;
 const DRIVER: u32 = VIRTIO_CONFIG_S_DRIVER;
@@ -85,6 +87,10 @@ pub struct VirtioCore {
     kicks: Vec<Arc<EventFd>>,
     /// The device was given queues that it has not given up yet.
     active: bool,
+    /// The device may touch guest memory.
+    may_run: bool,
+    /// What waits until it may.
+    late: Late,
     refusals: Quiet,
 }
 
@@ -113,6 +119,8 @@ impl VirtioCore {
             queues,
             kicks,
             active: false,
+            may_run: true,
+            late: Late::default(),
             refusals: Quiet::default(),
         })
     }
@@ -150,7 +158,7 @@ impl VirtioCore {
             }
             self.status |= step;
             if step == DRIVER_OK {
-                self.activate();
+                self.start();
             }
         }
     }
@@ -243,7 +251,7 @@ impl VirtioCore {
         if let Some(queue) = self.configurable(index) {
             queue.ready = ready;
             if ready && self.status & DRIVER_OK != 0 {
-                self.enable_queue(index);
+                self.enable(index);
             }
         }
     }
@@ -285,6 +293,7 @@ impl VirtioCore {
         }
         self.status = 0;
         self.driver_features = 0;
+        self.late = Late::default();
         self.flags.needs_reset.store(false, Ordering::Release);
         for queue in &mut self.queues {
             *queue = unconfigured(queue.max_size);

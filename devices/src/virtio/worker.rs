@@ -10,6 +10,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
+    time::Duration,
 };
 
 use super::quiet::Quiet;
@@ -19,6 +20,12 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 /// Told, in a sentence, why a device's thread ended although nobody asked it to. Called on that
 /// thread, at most once. A VMM ends the VM: it is never half alive.
 pub type OnFault = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// How often a thread that has to run again is tried, where the system refuses it: for a moment after its end
+/// the one before still counts towards the limits.
+pub(super) const START_TRIES: u32 = 100;
+/// How far apart these are.
+pub(super) const START_PAUSE: Duration = Duration::from_millis(2);
 
 /// What [`OnFault`] is where the embedder gave none: an error in the log.
 pub(super) fn log_fault() -> OnFault {
@@ -55,15 +62,22 @@ impl StopSignal {
         self.raised.load(Ordering::Acquire)
     }
 
-    /// Raises the signal, for good.
+    /// Raises the signal. It stays raised until it is [lowered](Self::lower).
     pub(super) fn raise(&self) {
         self.raised.store(true, Ordering::Release);
         // Fails only when the counter is at its maximum, and then the loop wakes up anyway.
         let _ = self.event.write(1);
     }
+
+    /// Takes the signal back, when the thread that it was for has ended and another one is to start.
+    pub(super) fn lower(&self) {
+        // An error is "it was not raised".
+        let _ = self.event.read();
+        self.raised.store(false, Ordering::Release);
+    }
 }
 
-/// Readable as soon as the signal is raised; nobody reads it, so it stays so.
+/// Readable for as long as the signal is raised: the thread that it is for does not read it.
 impl AsRawFd for StopSignal {
     fn as_raw_fd(&self) -> RawFd {
         self.event.as_raw_fd()

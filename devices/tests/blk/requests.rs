@@ -2,7 +2,10 @@
 
 use devices::{
     testing::{Buffer, SEAM},
-    virtio::queue::{EVENT_IDX, VERSION_1},
+    virtio::{
+        blk::{BlkDevice, Serial},
+        queue::{EVENT_IDX, VERSION_1},
+    },
 };
 
 use crate::driver::{
@@ -60,27 +63,39 @@ fn a_disk_without_flush_negotiated_works() {
     }
 }
 
+/// 5.2.6: nothing of the host, its files, devices and numbers, is in it.
 #[test]
-fn the_id_is_the_files_own() {
+fn the_id_is_the_disks_name_or_what_it_was_given() {
     let image = TempFile::new(&[0; SECTOR]);
-    let other = TempFile::new(&[0; SECTOR]);
-    let id = |image: &TempFile| {
-        let answer = Disk::new(image).request(GET_ID, 0, &[], 20);
+    let id = |device| {
+        let answer = Disk::on(device).request(GET_ID, 0, &[], 20);
         assert_eq!((answer.status, answer.len), (OK, 21));
         answer.data
     };
-    let first = id(&image);
-    assert_eq!(first, id(&image));
-    assert_ne!(first, id(&other));
-    let text = first.split(|&byte| byte == 0).next().unwrap();
-    assert!(!text.is_empty() && text.iter().all(u8::is_ascii_graphic));
+    let open = || BlkDevice::open(image.path(), false).unwrap();
+    let padded = |text: &str| {
+        let mut bytes = text.as_bytes().to_vec();
+        bytes.resize(20, 0);
+        bytes
+    };
+    assert_eq!(id(open()), padded("blk0"));
+    assert_eq!(id(open().named("blk7")), padded("blk7"));
+    let serial = |text: &str| text.parse::<Serial>().unwrap();
+    for text in ["root-of-vm-3", "0123456789abcdefghij"] {
+        let device = open().with_serial(serial(text)).named("blk7");
+        assert_eq!(device.serial(), serial(text));
+        assert_eq!(id(device), padded(text));
+    }
 
     // Room for less, and for more.
     let mut disk = Disk::new(&image);
-    let answer = disk.request(GET_ID, 0, &[], 5);
-    assert_eq!((answer.status, &answer.data[..]), (OK, &first[..5]));
+    let answer = disk.request(GET_ID, 0, &[], 3);
+    assert_eq!((answer.status, &answer.data[..]), (OK, &b"blk"[..]));
     let answer = disk.request(GET_ID, 0, &[], 30);
-    assert_eq!((answer.status, &answer.data[..20]), (OK, &first[..]));
+    assert_eq!(
+        (answer.status, &answer.data[..20]),
+        (OK, &padded("blk0")[..])
+    );
     assert_eq!(answer.data[20..], [UNTOUCHED; 10]);
     assert_eq!(answer.len, 20, "the status lies behind a gap");
 }

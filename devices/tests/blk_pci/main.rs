@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is the failure report")]
 
+mod bus_master;
 #[path = "../blk/driver.rs"]
 mod driver;
 #[path = "../blk/hostile.rs"]

@@ -22,7 +22,7 @@ const MODES: [AttachMode; 2] = [AttachMode::Native, AttachMode::Skb];
 type Guest = NetGuest<AfXdpBackend>;
 
 /// A guest whose card sends from its memory, and the ports that are to be kept.
-fn plug(name: &str, near: &str, far: &str, mode: AttachMode) -> (Guest, [Port; 2]) {
+pub(crate) fn plug(name: &str, near: &str, far: &str, mode: AttachMode) -> (Guest, [Port; 2]) {
     let ram = ram();
     let (port, mut backends) = open_sharing(&ram, near, mode, 1);
     let backend = backends.pop().unwrap();
@@ -53,7 +53,7 @@ fn open_sharing(
 }
 
 /// Ends the driver and checks that nothing is missing.
-fn assert_all_is_back(guest: &mut Guest) {
+pub(crate) fn assert_all_is_back(guest: &mut Guest) {
     guest.driver.write(register::STATUS, 0);
     let report = &guest.control.reports()[0];
     let frames = report.frames.unwrap();

@@ -52,6 +52,9 @@ mod rings_layout;
 mod statistics;
 
 mod bars;
+mod bus_master;
+mod bus_master_held;
+mod bus_master_storm;
 mod msix;
 mod registers;
 mod wild;

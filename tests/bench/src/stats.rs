@@ -13,6 +13,8 @@ pub(crate) struct Spread {
     pub(crate) upper: f64,
     /// The greatest.
     pub(crate) max: f64,
+    /// How many there are.
+    pub(crate) count: usize,
 }
 
 impl Spread {
@@ -26,6 +28,7 @@ impl Spread {
             median: quantile(&sorted, 2)?,
             upper: quantile(&sorted, 3)?,
             max: *sorted.last()?,
+            count: sorted.len(),
         })
     }
 }
@@ -54,6 +57,7 @@ mod tests {
             median: 2.5,
             upper: 3.25,
             max: 4.0,
+            count: 4,
         };
         assert_eq!(spread, expected);
     }

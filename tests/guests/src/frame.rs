@@ -92,6 +92,15 @@ pub fn check(memory: &Region, at: usize, len: usize, expected: usize) -> Check {
     Check::Good(u64::from_be_bytes(number))
 }
 
+/// Whether it is a frame that was shorter when it was sent: zeros were put behind it, up to the shortest frame of the
+/// wire. No byte of the pattern there is 0.
+#[must_use]
+pub fn is_padded(memory: &Region, at: usize, len: usize) -> bool {
+    let byte = |position| memory.u8(at + position).load(Ordering::Relaxed);
+    let sent = (PATTERN..len).find(|&i| byte(i) != pattern(i));
+    len as u64 == MIN && sent.is_some_and(|sent| (sent..len).all(|i| byte(i) == 0))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,5 +125,17 @@ mod tests {
         }
         memory.write(12 + TYPE, &[8, 0]);
         assert_eq!(check(&memory, 12, 64, 64), Check::Other);
+    }
+
+    #[test]
+    fn frames_that_were_shorter_end_with_zeros() {
+        let memory = Region::take(2048);
+        write(&memory, 12, 60, [2; 6], [4; 6]);
+        assert!(!is_padded(&memory, 12, 60));
+        memory.write(12 + 54, &[0; 6]);
+        assert!(is_padded(&memory, 12, 60));
+        assert!(!is_padded(&memory, 12, 59));
+        memory.write(12 + 57, &[1]);
+        assert!(!is_padded(&memory, 12, 60));
     }
 }

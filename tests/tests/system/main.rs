@@ -2,6 +2,7 @@
 //! of the project's catalogue of hostile input and faults.
 
 mod boot;
+mod bus_master;
 mod console;
 mod control;
 mod disk;

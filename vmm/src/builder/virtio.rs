@@ -15,7 +15,7 @@ use kvm_ioctls::IoEventAddress;
 
 use super::{BuildError, Machine, system};
 use crate::{
-    config::{ConfigError, Transport, TransportError},
+    config::{ConfigError, Transport, TransportError, disk_name},
     kvm::KvmError,
     network::{Network, end_vm},
     pci::PciHost,
@@ -49,11 +49,14 @@ impl Machine<'_> {
         self.add_virtio(&mut devices, Box::new(rng))?;
         let config = self.config;
         for (i, disk) in config.disks.iter().enumerate() {
-            let disk = BlkDevice::open(&disk.path, disk.readonly)?
-                .named(format!("blk{i}"))
+            let mut device = BlkDevice::open(&disk.path, disk.readonly)?
+                .named(disk_name(i))
                 .placed(self.placement.clone())
                 .on_fault(end_vm(&self.exit));
-            self.add_virtio(&mut devices, Box::new(disk))?;
+            if let Some(serial) = disk.serial {
+                device = device.with_serial(serial);
+            }
+            self.add_virtio(&mut devices, Box::new(device))?;
         }
         for netdev in &config.netdevs {
             let (network, device) = Network::open(netdev, &self.ram, &self.placement, &self.exit)?;

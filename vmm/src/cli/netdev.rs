@@ -129,7 +129,10 @@ pub fn device(
     Ok(())
 }
 
-/// Reads one `--disk path=...,readonly=on|off`.
+/// What `serial` expects.
+const SERIAL: &str = "1 to 20 printable ASCII characters without spaces and slashes";
+
+/// Reads one `--disk path=...,readonly=on|off,serial=...`.
 ///
 /// # Errors
 /// No path, unknown or repeated keys, values that are none.
@@ -137,8 +140,13 @@ pub fn disk(text: &str) -> Result<DiskConfig, OptionsError> {
     let mut options = Options::parse(text)?;
     let path = options.require("path")?.into();
     let readonly = options.switch("readonly")?.unwrap_or(false);
+    let serial = options.convert("serial", SERIAL, |text| text.parse().ok())?;
     options.finish()?;
-    Ok(DiskConfig { path, readonly })
+    Ok(DiskConfig {
+        path,
+        readonly,
+        serial,
+    })
 }
 
 /// What `busy-poll` expects.
@@ -315,6 +323,11 @@ mod tests {
         );
         assert!(!disk("path=x").unwrap().readonly);
         assert_eq!(disk("readonly=on"), Err(OptionsError::Missing("path")));
+        assert_eq!(config.serial, None);
+        let serial = disk("path=x,serial=db-1").unwrap().serial.unwrap();
+        assert_eq!(serial.to_string(), "db-1");
+        let refused = disk("path=x,serial=0123456789abcdefghijk").unwrap_err();
+        assert!(refused.to_string().ends_with(SERIAL), "{refused}");
         assert!(disk("path=x,size=3").is_err());
         assert!(disk("/tmp/x").is_err());
     }

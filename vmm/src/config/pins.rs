@@ -113,6 +113,7 @@ mod tests {
         config.disks.push(DiskConfig {
             path: "d".into(),
             readonly: true,
+            serial: None,
         });
         config.netdevs.push(NetdevConfig::new("lan", "eth1"));
         config.netdevs[0].port.queues = 2;

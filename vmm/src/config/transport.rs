@@ -116,6 +116,7 @@ mod tests {
         config.disks.push(DiskConfig {
             path: "a".into(),
             readonly: false,
+            serial: None,
         });
         for id in ["net0", "net1"] {
             config.netdevs.push(NetdevConfig::new(id, id));

@@ -264,7 +264,11 @@ mod tests {
         config.serial = SerialConfig::File { path, limit };
         for (path, readonly) in [("r", true), ("w", false), ("./i", false)] {
             let path = path.into();
-            config.disks.push(DiskConfig { path, readonly });
+            config.disks.push(DiskConfig {
+                path,
+                readonly,
+                serial: None,
+            });
         }
         let mut netdev = NetdevConfig::new("net0", "eth1");
         netdev.source = SourceConfig::PluginSocket("p".into());

@@ -240,3 +240,69 @@ fn nothing_is_left_behind() {
         "the serial console's file was made for nothing"
     );
 }
+
+#[test]
+fn one_image_as_two_disks() {
+    if !have_kvm() {
+        return;
+    }
+    let kernel = Code::new().power_off().kernel();
+    let disk = file(&[0; 4096]);
+    let path = disk.as_path().display();
+    let other_path = format!("/proc/self/root{path}");
+    let words = format!("--disk path={path} and --disk path={other_path} are the same file");
+    for (one, other) in [("off", "off"), ("on", "off"), ("off", "on")] {
+        let disks = [
+            "--disk",
+            &format!("path={path},readonly={one}"),
+            "--disk",
+            &format!("path={other_path},readonly={other}"),
+        ];
+        fails(kernel.as_path(), &disks, STARTUP, &words);
+    }
+    let readers = format!("path={path},readonly=on");
+    let readers = ["--disk", &readers, "--disk", &readers];
+    let fine = outcome(&mut run(kernel.as_path(), &readers));
+    assert_eq!(fine.code(), 0, "{fine:?}");
+}
+
+#[test]
+fn disks_that_are_not_what_they_seem_are_used_and_warned_of() {
+    if !have_kvm() {
+        return;
+    }
+    let kernel = Code::new().power_off().kernel();
+    let said = |content: &[u8], options: &str| {
+        let disk = file(content);
+        let path = disk.as_path().display().to_string();
+        let argument = format!("path={path}{options}");
+        let outcome = outcome(&mut run(kernel.as_path(), &["--disk", &argument]));
+        assert_eq!(outcome.code(), 0, "{outcome:?}");
+        let start = format!("disk {path}: ");
+        let lines = outcome.stderr.lines();
+        let ours = lines.filter_map(|line| Some(line.split_once(&start)?.1.to_owned()));
+        ours.collect::<Vec<_>>()
+    };
+    assert_eq!(said(&[0; 1024], ""), [""; 0]);
+    let odd = said(&[0; 300], "");
+    assert_eq!(odd.len(), 1, "{odd:?}");
+    let words = "300 bytes are no whole sectors of 512: the guest sees 512, of which the last 212 read as zeros, and";
+    assert!(odd[0].starts_with(words), "{odd:?}");
+    let odd = said(&[0; 1025], ",readonly=on");
+    assert!(
+        odd[0].contains("sees 1536, of which the last 511 read as zeros. "),
+        "{odd:?}"
+    );
+    let mut image = [0; 4096];
+    image[..4].copy_from_slice(b"QFI\xfb");
+    let qcow2 = said(&image, ",serial=x");
+    assert_eq!(qcow2.len(), 1, "{qcow2:?}");
+    assert!(
+        qcow2[0].starts_with("this looks like a qcow2 file"),
+        "{qcow2:?}"
+    );
+    assert!(
+        qcow2[0].contains("`qemu-img convert -O raw FILE NEW`"),
+        "{qcow2:?}"
+    );
+}

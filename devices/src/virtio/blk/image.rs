@@ -3,7 +3,7 @@
 use std::{
     fs::{File, Metadata, OpenOptions},
     io::{self, Seek, SeekFrom},
-    os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
+    os::unix::fs::{FileExt, FileTypeExt, PermissionsExt},
     path::Path,
 };
 
@@ -14,8 +14,10 @@ use rustix::{
 use vm_memory::VolatileSlice;
 
 use super::{
-    BlkError, lock, sys,
-    wire::{ID_LEN, SECTOR, SECTOR_LEN},
+    BlkError,
+    format::{Format, LOOKED_AT},
+    lock, sys,
+    wire::{SECTOR, SECTOR_LEN},
 };
 use crate::virtio::queue::{Reader, Writer};
 
@@ -30,7 +32,6 @@ pub(super) struct Image {
     /// Bytes when it was opened.
     len: u64,
     sectors: u64,
-    id: [u8; ID_LEN],
     /// The file system can give space back.
     discards: bool,
     /// The file system can zero a range without being sent the zeros.
@@ -79,14 +80,42 @@ impl Image {
             read_only,
             len,
             sectors: len.div_ceil(SECTOR),
-            id: id(&metadata),
             discards: false,
             zeroes: false,
         };
+        image.warn_of_oddities(path);
         if !read_only && metadata.is_file() {
             image.probe();
         }
         Ok(image)
+    }
+
+    /// Says what a user may not have meant: a file in another format, and a last sector that is not full.
+    fn warn_of_oddities(&self, path: &Path) {
+        let path = path.display();
+        let mut start = [0; LOOKED_AT];
+        // What can't be read now, the guest hears of.
+        let read = self.file.read_at(&mut start, 0).unwrap_or(0);
+        if let Some(format) = Format::of(start.get(..read).unwrap_or_default()) {
+            let Format { name, remedy, .. } = format;
+            tracing::warn!(
+                "disk {path}: this looks like {name} file, and the guest gets it byte by byte, as a raw image: \
+                 if that is not what you want, make one of it by {remedy}"
+            );
+        }
+        let missing = self.sectors.saturating_mul(SECTOR).saturating_sub(self.len);
+        if missing > 0 {
+            let (len, whole) = (self.len, self.len + missing);
+            tracing::warn!(
+                "disk {path}: {len} bytes are no whole sectors of {SECTOR}: the guest sees {whole}, of which the \
+                 last {missing} read as zeros{}. `truncate -s {whole} FILE` makes it whole",
+                if self.read_only {
+                    ""
+                } else {
+                    ", and what it writes there makes the file longer"
+                }
+            );
+        }
     }
 
     /// Finds out what the file system can do, past the end of the file, where it has no effect.
@@ -114,11 +143,6 @@ impl Image {
 
     pub(super) fn zeroes(&self) -> bool {
         self.zeroes
-    }
-
-    /// ASCII, padded with zeros (virtio 1.2, 5.2.6): the same for as long as the file is the same.
-    pub(super) fn id(&self) -> &[u8; ID_LEN] {
-        &self.id
     }
 
     /// Byte offset of `sector`, if `bytes` from there on lie on the disk.
@@ -282,19 +306,4 @@ fn check_writable(path: &Path, file: &File, metadata: &Metadata) -> Result<(), B
     };
     let path = path.to_owned();
     Err(BlkError::ReadOnly { path, reason })
-}
-
-/// From device and inode number, so that guests can tell disks apart (`/dev/disk/by-id`) and find
-/// them again after a reboot.
-fn id(metadata: &Metadata) -> [u8; ID_LEN] {
-    let text = if metadata.file_type().is_block_device() {
-        format!("{:x}", metadata.rdev())
-    } else {
-        format!("{:x}-{:x}", metadata.dev(), metadata.ino())
-    };
-    let mut id = [0; ID_LEN];
-    for (to, from) in id.iter_mut().zip(text.bytes()) {
-        *to = from;
-    }
-    id
 }

@@ -5,9 +5,11 @@
 //! breaks the queue.
 
 mod error;
+mod format;
 mod image;
 mod lock;
 mod request;
+mod serial;
 mod sys;
 mod wire;
 
@@ -21,13 +23,14 @@ use virtio_bindings::virtio_blk::{
 use super::{
     ActivateError, Activation, VirtioDevice,
     quiet::Quiet,
-    requests::Worker,
-    worker::{OnFault, WorkerThread, log_fault},
+    requests::{RequestThread, Worker},
+    worker::{OnFault, log_fault},
 };
 use crate::placement::Placement;
 pub use error::BlkError;
 use image::Image;
 use request::{Disk, MAX_RANGE};
+pub use serial::{NotASerial, Serial};
 use wire::{Config, SECTOR, SECTOR_LEN};
 
 /// Device ID of a block device (virtio 1.2, section 5).
@@ -40,12 +43,13 @@ const FLUSH: u64 = 1 << VIRTIO_BLK_F_FLUSH;
 /// A disk.
 pub struct BlkDevice {
     name: String,
+    serial: Option<Serial>,
     image: Arc<Image>,
     placement: Placement,
     on_fault: OnFault,
     faults: Arc<Quiet>,
     errors: Arc<Quiet>,
-    worker: Option<WorkerThread>,
+    worker: Option<RequestThread<Disk>>,
 }
 
 impl BlkDevice {
@@ -53,13 +57,15 @@ impl BlkDevice {
     /// as well only if all of them just read. Named `blk0`.
     ///
     /// A size that is no multiple of 512 is rounded up: the missing bytes read as zeros, and a
-    /// write to the last sector makes the file longer. (QEMU does the same.)
+    /// write to the last sector makes the file longer. (QEMU does the same.) The log has a warning of that, and of a
+    /// file that looks like another format than a raw image.
     ///
     /// # Errors
     /// See [`BlkError`].
     pub fn open(path: &Path, read_only: bool) -> Result<Self, BlkError> {
         Ok(Self {
             name: "blk0".to_owned(),
+            serial: None,
             image: Arc::new(Image::open(path, read_only)?),
             placement: Placement::default(),
             on_fault: log_fault(),
@@ -69,11 +75,24 @@ impl BlkDevice {
         })
     }
 
-    /// Sets the name of the disk's thread, which is also its name in the log.
+    /// Sets the name of the disk's thread, which is also its name in the log, and to the guest as long as it has no
+    /// other [serial number](Self::with_serial).
     #[must_use]
     pub fn named(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self
+    }
+
+    /// Sets the serial number that the guest sees.
+    #[must_use]
+    pub fn with_serial(mut self, serial: Serial) -> Self {
+        self.serial = Some(serial);
+        self
+    }
+
+    /// The serial number that the guest sees: its name's, if none was set.
+    pub fn serial(&self) -> Serial {
+        self.serial.unwrap_or_else(|| Serial::of_name(&self.name))
     }
 
     /// Sets which CPUs the disk's thread runs on.
@@ -145,6 +164,7 @@ impl VirtioDevice for BlkDevice {
         let disk = Disk {
             name: self.name.clone(),
             image: Arc::clone(&self.image),
+            serial: self.serial(),
             write_through: activation.features & FLUSH == 0,
             errors: Arc::clone(&self.errors),
         };
@@ -166,5 +186,15 @@ impl VirtioDevice for BlkDevice {
     fn reset(&mut self) {
         // Stops and joins.
         self.worker = None;
+    }
+
+    fn pause(&mut self) {
+        if let Some(worker) = &mut self.worker {
+            worker.pause();
+        }
+    }
+
+    fn resume(&mut self) -> Result<(), ActivateError> {
+        self.worker.as_mut().map_or(Ok(()), RequestThread::resume)
     }
 }

@@ -4,6 +4,7 @@ use std::{io, sync::Arc};
 
 use super::{
     image::Image,
+    serial::Serial,
     wire::{
         HEADER_LEN, Header, SECTOR, SEGMENT_LEN, STATUS_LEN, Segment, Status, T_DISCARD, T_FLUSH,
         T_GET_ID, T_IN, T_OUT, T_WRITE_ZEROES, UNMAP,
@@ -30,6 +31,7 @@ pub(super) const MAX_RANGE: u32 = 1 << 21;
 pub(super) struct Disk {
     pub(super) name: String,
     pub(super) image: Arc<Image>,
+    pub(super) serial: Serial,
     /// The driver did not take FLUSH, so each write is durable when it completes (5.2.6.2).
     pub(super) write_through: bool,
     /// Host I/O errors over all resets.
@@ -58,7 +60,7 @@ impl RequestHandler for Disk {
                     data_in,
                     stop,
                 };
-                self.execute(request)
+                self.execute(request)?
             }
             None => (Status::IoError, 0),
         };
@@ -81,44 +83,44 @@ struct Request<'a> {
 }
 
 impl Disk {
-    fn execute(&self, request: Request<'_>) -> Outcome {
-        match request.header.kind {
-            T_IN => self.read(request),
-            T_OUT => (self.write(request), 0),
+    fn execute(&self, request: Request<'_>) -> Result<Outcome, RequestError> {
+        Ok(match request.header.kind {
+            T_IN => self.read(request)?,
+            T_OUT => (self.write(request)?, 0),
             T_FLUSH => (self.done("flush", 0, self.image.sync()), 0),
             T_GET_ID => self.get_id(request),
             T_DISCARD if self.image.discards() => (self.discard(request), 0),
             T_WRITE_ZEROES if self.image.zeroes() => (self.write_zeroes(request), 0),
             _ => (Status::Unsupported, 0),
-        }
+        })
     }
 
-    fn read(&self, mut request: Request<'_>) -> Outcome {
+    fn read(&self, mut request: Request<'_>) -> Result<Outcome, RequestError> {
         let len = request.data_in as usize;
         let Some(start) = self.image.range(request.header.sector, len as u64) else {
-            return (Status::IoError, 0);
+            return Ok((Status::IoError, 0));
         };
         let to = &mut request.to;
         let (result, done) = transfer(len, request.stop, |done, limit| {
             self.image.read_at(start + done, to, limit)
-        });
+        })?;
         // Not more than `data_in`.
         let written = u32::try_from(done).unwrap_or(request.data_in);
-        (self.done("read", start, result), written)
+        Ok((self.done("read", start, result), written))
     }
 
-    fn write(&self, mut request: Request<'_>) -> Status {
+    fn write(&self, mut request: Request<'_>) -> Result<Status, RequestError> {
         let len = request.from.remaining();
         let range = self.image.range(request.header.sector, len as u64);
         let Some(start) = range.filter(|_| !self.image.is_read_only()) else {
-            return Status::IoError;
+            return Ok(Status::IoError);
         };
         let from = &mut request.from;
         let (result, _) = transfer(len, request.stop, |done, limit| {
             self.image.write_at(start + done, from, limit)
-        });
+        })?;
         let result = result.and_then(|()| self.settle());
-        self.done("write", start, result)
+        Ok(self.done("write", start, result))
     }
 
     /// After a change: durable at once if the driver has no other way to make it so.
@@ -130,7 +132,7 @@ impl Disk {
     }
 
     fn get_id(&self, mut request: Request<'_>) -> Outcome {
-        let id = self.image.id();
+        let id = self.serial.as_bytes();
         let (id, _) = id.split_at(id.len().min(request.data_in as usize));
         let written = request.to.write(id);
         (Status::Ok, u32::try_from(written).unwrap_or(0))
@@ -196,24 +198,26 @@ impl Disk {
 
 /// Moves `len` bytes in steps, each of which does at least one and at most as many as it is told;
 /// returns how many were moved.
+///
+/// # Errors
+/// The thread is to stop, and the request has more to do than that can wait for.
 fn transfer(
     len: usize,
     stop: &StopSignal,
     mut step: impl FnMut(u64, usize) -> io::Result<usize>,
-) -> (io::Result<()>, usize) {
+) -> Result<(io::Result<()>, usize), RequestError> {
     let mut done = 0;
     while done < len {
         // A short request is finished; the rest of a very long one is not worth the wait.
         if done >= CHUNK && stop.is_raised() {
-            let reason = "the device is being reset";
-            return (Err(io::Error::other(reason)), done);
+            return Err(RequestError::Stopped);
         }
         match step(done as u64, (len - done).min(CHUNK)) {
             Ok(count) => done += count,
-            Err(error) => return (Err(error), done),
+            Err(error) => return Ok((Err(error), done)),
         }
     }
-    (Ok(()), done)
+    Ok((Ok(()), done))
 }
 
 #[cfg(test)]
@@ -221,16 +225,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_rest_of_a_very_long_request_is_given_up_at_a_stop() {
+    fn only_a_very_long_request_is_given_up_at_a_stop() {
         let stop = StopSignal::new().unwrap();
-        let run = |len| {
-            let (result, done) = transfer(len, &stop, |_, limit| Ok(limit));
-            (result.is_ok(), done)
+        let mut moved = 0;
+        let mut run = |len| {
+            moved = 0;
+            let end = transfer(len, &stop, |_, limit| {
+                moved += limit;
+                Ok(limit)
+            });
+            (end.map(|(result, done)| (result.is_ok(), done)), moved)
         };
-        assert_eq!(run(3 * CHUNK), (true, 3 * CHUNK));
+        assert!(matches!(run(3 * CHUNK), (Ok((true, done)), _) if done == 3 * CHUNK));
         stop.raise();
-        assert_eq!(run(CHUNK), (true, CHUNK));
-        assert_eq!(run(CHUNK + 1), (false, CHUNK));
+        assert!(matches!(run(CHUNK), (Ok((true, CHUNK)), _)));
+        let stopped = run(CHUNK + 1);
+        assert!(matches!(stopped, (Err(RequestError::Stopped), CHUNK)));
     }
 
     #[test]
@@ -240,13 +250,15 @@ mod tests {
         let (result, done) = transfer(10, &stop, |done, limit| {
             steps.push((done, limit));
             Ok(limit.min(4))
-        });
+        })
+        .unwrap();
         assert!(result.is_ok());
         assert_eq!((done, steps), (10, vec![(0, 10), (4, 6), (8, 2)]));
         let (result, done) = transfer(10, &stop, |done, _| match done {
             0 => Ok(7),
             _ => Err(io::ErrorKind::StorageFull.into()),
-        });
+        })
+        .unwrap();
         assert_eq!(result.unwrap_err().kind(), io::ErrorKind::StorageFull);
         assert_eq!(done, 7);
     }

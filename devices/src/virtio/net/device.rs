@@ -14,8 +14,10 @@ use super::{
     worker::{Side, WorkerParts},
 };
 use crate::virtio::{
-    ActivateError, Activation, ActiveQueue, VirtioDevice, interrupt::Interrupt, quiet::Quiet,
-    requests, worker::WorkerThread,
+    ActivateError, Activation, ActiveQueue, VirtioDevice,
+    interrupt::Interrupt,
+    quiet::Quiet,
+    requests::{self, RequestThread},
 };
 
 /// Device ID of a network card (section 5).
@@ -52,7 +54,7 @@ pub struct NetDevice<B: NetBackend> {
     count: usize,
     queue_sizes: Vec<u16>,
     /// The control queue's thread.
-    control: Option<WorkerThread>,
+    control: Option<RequestThread<Control<B>>>,
     control_faults: Arc<Quiet>,
     log_lines: LogLines,
 }
@@ -277,5 +279,18 @@ impl<B: NetBackend> VirtioDevice for NetDevice<B> {
         // First, and joined: nobody uses pairs again after they ended.
         self.control = None;
         lock(&self.pairs).end();
+    }
+
+    fn pause(&mut self) {
+        // First: its commands start threads.
+        if let Some(control) = &mut self.control {
+            control.pause();
+        }
+        lock(&self.pairs).pause();
+    }
+
+    fn resume(&mut self) -> Result<(), ActivateError> {
+        lock(&self.pairs).resume()?;
+        self.control.as_mut().map_or(Ok(()), RequestThread::resume)
     }
 }

@@ -64,11 +64,17 @@ pub(super) fn send<B: NetBackend>(
 /// Takes all frames back that were sent in place, before the driver's queue goes. `done` hears of those
 /// whose memory nobody reads any more; returns how many there were that somebody does, even after
 /// a bounded time.
-pub(super) fn settle<B: NetBackend>(carrier: &mut Carrier<B>, mut done: impl FnMut(u16)) -> usize {
+pub(super) fn settle<B: NetBackend>(carrier: &mut Carrier<B>, done: impl FnMut(u16)) -> usize {
+    take_back(carrier, done);
+    carrier.backend.forget_in_flight()
+}
+
+/// The same before the queue rests: what somebody reads even after that time is still expected to come back.
+pub(super) fn take_back<B: NetBackend>(carrier: &mut Carrier<B>, mut done: impl FnMut(u16)) {
     for round in 0..ROUNDS {
         carrier.backend.take_sent(&mut done);
         if carrier.backend.in_flight() == 0 {
-            return 0;
+            return;
         }
         if round == PATIENT_ROUNDS {
             carrier.backend.withdraw();
@@ -80,7 +86,6 @@ pub(super) fn settle<B: NetBackend>(carrier: &mut Carrier<B>, mut done: impl FnM
         // Some of it may not have been shown to the wire yet; that it took nothing is known.
         let _ = carrier.backend.flush();
     }
-    carrier.backend.forget_in_flight()
 }
 
 /// How long to sleep while frames are out there, of which nothing announces that they are back.

@@ -14,7 +14,7 @@
 
 mod single;
 
-use std::{io, mem, sync::Arc, thread, time::Duration};
+use std::{io, mem, sync::Arc, thread};
 
 use super::{
     NetBackend,
@@ -23,12 +23,10 @@ use super::{
     thread::NetThread,
     worker::{Side, Worker, WorkerParts},
 };
-use crate::virtio::{ActivateError, ActiveQueue};
-
-/// How often, and how far apart, the former threads are tried again when the system refuses them too: for
-/// a moment after its end a thread still counts towards the limits.
-const TRIES: u32 = 100;
-const PAUSE: Duration = Duration::from_millis(2);
+use crate::virtio::{
+    ActivateError, ActiveQueue,
+    worker::{START_PAUSE, START_TRIES},
+};
 
 /// All queue pairs of a card.
 #[derive(Debug)]
@@ -191,7 +189,7 @@ impl<B: NetBackend> Pairs<B> {
             self.stop_threads();
             self.collect();
             match self.start_threads(count) {
-                Err(UseError::Thread(_)) if tries < TRIES => thread::sleep(PAUSE),
+                Err(UseError::Thread(_)) if tries < START_TRIES => thread::sleep(START_PAUSE),
                 Err(UseError::Thread(error)) => return Err(UseError::Lost(error)),
                 end => return end,
             }
@@ -219,6 +217,26 @@ impl<B: NetBackend> Pairs<B> {
                 *report = carrier.backend.report();
             }
         }
+    }
+
+    /// Ends all threads, and keeps queues and back ends where they are. When it returns nothing touches the
+    /// driver's memory, until [`resume`](Self::resume).
+    pub(super) fn pause(&mut self) {
+        self.stop_threads();
+        for seat in &mut self.seats {
+            if let Place::Resting(worker) = &mut seat.place {
+                // What is in flight is read from the driver's memory.
+                worker.rest();
+            }
+        }
+    }
+
+    /// Starts the threads of the pairs that are used.
+    ///
+    /// # Errors
+    /// One was lost before, or the system refuses one.
+    pub(super) fn resume(&mut self) -> Result<(), UseError> {
+        (0..self.used).try_for_each(|pair| self.set_to_work(pair))
     }
 
     fn stop_threads(&mut self) {

@@ -12,8 +12,8 @@ use super::{
     ActivateError, Activation, VirtioDevice,
     queue::{Chain, Writer},
     quiet::Quiet,
-    requests::{RequestError, RequestHandler, Worker},
-    worker::{OnFault, StopSignal, WorkerThread, log_fault},
+    requests::{RequestError, RequestHandler, RequestThread, Worker},
+    worker::{OnFault, StopSignal, log_fault},
 };
 use crate::{placement::Placement, threads::ThreadKind};
 
@@ -32,7 +32,7 @@ pub struct RngDevice {
     placement: Placement,
     on_fault: OnFault,
     faults: Arc<Quiet>,
-    worker: Option<WorkerThread>,
+    worker: Option<RequestThread<Entropy>>,
 }
 
 impl RngDevice {
@@ -112,6 +112,16 @@ impl VirtioDevice for RngDevice {
     fn reset(&mut self) {
         // Stops and joins.
         self.worker = None;
+    }
+
+    fn pause(&mut self) {
+        if let Some(worker) = &mut self.worker {
+            worker.pause();
+        }
+    }
+
+    fn resume(&mut self) -> Result<(), ActivateError> {
+        self.worker.as_mut().map_or(Ok(()), RequestThread::resume)
     }
 }
 

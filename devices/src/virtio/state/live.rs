@@ -62,8 +62,9 @@ impl VirtioCore {
         }
         let was_ready = queue.ready;
         *queue = unconfigured(queue.max_size);
+        let device_has_it = self.active && was_ready && !self.late.forget(index);
         let given_up = match u16::try_from(index) {
-            Ok(index) if self.active && was_ready => self.device.reset_queue(index),
+            Ok(index) if device_has_it => self.device.reset_queue(index),
             _ => Ok(()),
         };
         // Kicks of the time before mean nothing afterwards; an error is "there were none".
@@ -97,7 +98,7 @@ impl VirtioCore {
         })
     }
 
-    fn refuse(&self, what: &str, reason: &dyn fmt::Display) {
+    pub(super) fn refuse(&self, what: &str, reason: &dyn fmt::Display) {
         if let Some(number) = self.refusals.count() {
             let id = self.device.device_id();
             tracing::warn!("virtio device {id} {what} (time {number}): {reason}");

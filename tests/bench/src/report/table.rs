@@ -17,15 +17,15 @@ pub(crate) enum Columns {
 impl Columns {
     /// The first two lines.
     pub(super) fn head(self) -> String {
-        let ratio = "first / this: median (quartiles; min to max)";
+        let ratio = "first / this: median (quartiles; min to max; rounds)";
         match self {
             Self::Program => format!(
-                "| case | who | median | min to max | CPU-s/s | per CPU-s | {ratio} |\n\
-                 |---|---|---:|---|---:|---:|---|\n"
+                "| case | who | values | median | min to max | CPU-s/s | per CPU-s | {ratio} |\n\
+                 |---|---|---:|---:|---|---:|---:|---|\n"
             ),
             Self::IoThreads => format!(
-                "| case | who | median | min to max | CPU-s/s | per CPU-s | I/O ns | {ratio} | the same per I/O CPU-s |\n\
-                 |---|---|---:|---|---:|---:|---:|---|---|\n"
+                "| case | who | values | median | min to max | CPU-s/s | per CPU-s | I/O ns | {ratio} | the same per I/O CPU-s |\n\
+                 |---|---|---:|---:|---|---:|---:|---:|---|---|\n"
             ),
         }
     }
@@ -41,7 +41,10 @@ impl Columns {
         let has_io = self == Self::IoThreads;
         let Some(values) = series.values() else {
             let empty = " |".repeat(if has_io { 6 } else { 4 });
-            return format!("| {} | {} | failed |{empty}\n", outcome.case, series.name);
+            return format!(
+                "| {} | {} | 0 | failed |{empty}\n",
+                outcome.case, series.name
+            );
         };
         let digits = digits(values.median);
         let cpu = median(series.cpu(), 2);
@@ -51,8 +54,14 @@ impl Columns {
         let by_value = ratio(first.and_then(|it| it.ratio_to(series)));
         let by_io = ratio(first.and_then(|it| it.io_ratio_to(series)));
         let start = format!(
-            "| {} | {} | {:.digits$} {} | {:.digits$} to {:.digits$} | {cpu} | {per_cpu} |",
-            outcome.case, series.name, values.median, outcome.unit.name, values.min, values.max
+            "| {} | {} | {} | {:.digits$} {} | {:.digits$} to {:.digits$} | {cpu} | {per_cpu} |",
+            outcome.case,
+            series.name,
+            values.count,
+            values.median,
+            outcome.unit.name,
+            values.min,
+            values.max
         );
         if has_io {
             format!("{start} {io} | {by_value} | {by_io} |\n")
@@ -67,11 +76,13 @@ fn median(spread: Option<Spread>, digits: usize) -> String {
 }
 
 fn ratio(spread: Option<Spread>) -> String {
-    spread.map_or_else(String::new, |it| {
-        format!(
-            "{:.2} ({:.2} to {:.2}; {:.2} to {:.2})",
+    spread.map_or_else(String::new, |it| match it.count {
+        // A spread of one would look like a narrow one.
+        1 => format!("{:.2} (one round)", it.median),
+        rounds => format!(
+            "{:.2} ({:.2} to {:.2}; {:.2} to {:.2}; {rounds})",
             it.median, it.lower, it.upper, it.min, it.max
-        )
+        ),
     })
 }
 
@@ -126,18 +137,34 @@ mod tests {
             series: vec![series("a", &[2.0, 3.0]), series("b", &[1.0, 1.0])],
         };
         let expected = "\
-| txpush 64 B | a | 2.50 Mpps | 2.00 to 3.00 | 0.50 | 5.00 |  |
-| txpush 64 B | b | 1.00 Mpps | 1.00 to 1.00 | 0.50 | 2.00 | 2.50 (2.25 to 2.75; 2.00 to 3.00) |
+| txpush 64 B | a | 2 | 2.50 Mpps | 2.00 to 3.00 | 0.50 | 5.00 |  |
+| txpush 64 B | b | 2 | 1.00 Mpps | 1.00 to 1.00 | 0.50 | 2.00 | 2.50 (2.25 to 2.75; 2.00 to 3.00; 2) |
 ";
         assert_eq!(Columns::Program.rows(&outcome), expected);
         let rows = Columns::IoThreads.rows(&outcome);
-        let ratio = "2.50 (2.25 to 2.75; 2.00 to 3.00)";
+        let ratio = "2.50 (2.25 to 2.75; 2.00 to 3.00; 2)";
         assert!(rows.contains("| 5.00 | 417 |  |  |\n"), "{rows}");
         assert!(
             rows.ends_with(&format!("| 2.00 | 1000 | {ratio} | {ratio} |\n")),
             "{rows}"
         );
         assert_eq!(failures(&outcome), "");
+    }
+
+    /// Rounds are left out when time is short: how many there were must be seen.
+    #[test]
+    fn one_round_is_said_to_be_one() {
+        let mut second = series("b", &[1.0]);
+        second.samples.extend([None, None]);
+        let outcome = Outcome {
+            case: "rxdrop 64 B".into(),
+            unit: Unit::MPPS,
+            series: vec![series("a", &[2.0, 3.0, 4.0]), second],
+        };
+        let rows = Columns::Program.rows(&outcome);
+        assert!(rows.contains("| a | 3 | 3.00 Mpps |"), "{rows}");
+        assert!(rows.contains("| b | 1 | 1.00 Mpps |"), "{rows}");
+        assert!(rows.ends_with("| 2.00 (one round) |\n"), "{rows}");
     }
 
     #[test]
@@ -154,9 +181,9 @@ mod tests {
             series: vec![failed],
         };
         let rows = Columns::Program.rows(&outcome);
-        assert_eq!(rows, "| l2fwd 64 B | c | failed | | | | |\n");
+        assert_eq!(rows, "| l2fwd 64 B | c | 0 | failed | | | | |\n");
         let rows = Columns::IoThreads.rows(&outcome);
-        assert_eq!(rows, "| l2fwd 64 B | c | failed | | | | | | |\n");
+        assert_eq!(rows, "| l2fwd 64 B | c | 0 | failed | | | | | | |\n");
         let failures = failures(&outcome);
         assert!(failures.contains("2 of 2 rounds failed"), "{failures}");
         assert!(failures.contains("not there"), "{failures}");

@@ -1,11 +1,11 @@
-//! One queue of a pair is reset and enabled again (virtio 1.2, section 2.6.1).
+//! One pair's thread stops and starts again: for a queue that is reset and enabled again (virtio 1.2, section 2.6.1).
 //!
 //! The pair's thread ends, its worker gives the queue up or takes the new one, and the thread starts again. The pair's
 //! other queue waits meanwhile, like at a change of the number of pairs; the other pairs do not notice.
 
 use std::{mem, thread};
 
-use super::{NetBackend, PAUSE, Pairs, Place, TRIES, UseError};
+use super::{NetBackend, Pairs, Place, START_PAUSE, START_TRIES, UseError};
 use crate::virtio::{
     ActiveQueue,
     net::{
@@ -69,15 +69,24 @@ impl<B: NetBackend> Pairs<B> {
             Place::Running(running) => {
                 let mut worker = running.stop().ok_or(UseError::Dead)?;
                 change(&mut worker);
-                self.set_to_work(pair, worker)
+                seat.place = Place::Resting(worker);
+                self.set_to_work(pair)
             }
         }
     }
 
     /// Starts a pair's thread again.
-    fn set_to_work(&mut self, pair: usize, mut worker: Box<Worker<B>>) -> Result<(), UseError> {
+    pub(super) fn set_to_work(&mut self, pair: usize) -> Result<(), UseError> {
         let Some(seat) = self.seats.get_mut(pair) else {
             return Ok(());
+        };
+        let mut worker = match mem::replace(&mut seat.place, Place::Lost) {
+            Place::Resting(worker) => worker,
+            Place::Lost => return Err(UseError::Dead),
+            running @ Place::Running(_) => {
+                seat.place = running;
+                return Ok(());
+            }
         };
         let mut tries = 1;
         loop {
@@ -86,7 +95,7 @@ impl<B: NetBackend> Pairs<B> {
                     seat.place = Place::Running(thread);
                     return Ok(());
                 }
-                Err((Some(back), _)) if tries < TRIES => worker = back,
+                Err((Some(back), _)) if tries < START_TRIES => worker = back,
                 Err((back, error)) => {
                     seat.place = back.map_or(Place::Lost, Place::Resting);
                     // So that the next number of pairs, whatever it is, starts all of their threads.
@@ -95,7 +104,7 @@ impl<B: NetBackend> Pairs<B> {
                 }
             }
             tries += 1;
-            thread::sleep(PAUSE);
+            thread::sleep(START_PAUSE);
         }
     }
 }

@@ -34,7 +34,7 @@ pub(crate) struct Entry {
     pub(crate) attack: fn(&mut Rig, u16) -> Option<Must>,
 }
 
-/// All of them. 31 and 33 are of PCI, and not done where there is none; 13 is 14 with every index of 16 bits.
+/// All of them. 31, 33 and 59 are of PCI, and not done where there is none; 13 is 14 with every index of 16 bits.
 pub(crate) const ENTRIES: &[Entry] = &[
     entry(1, "chains that loop", rings::loops),
     entry(2, "impossible available indices", rings::indices),
@@ -72,6 +72,7 @@ pub(crate) const ENTRIES: &[Entry] = &[
     entry(34, "half-configured queues", layout::half_configured),
     entry(35, "resets under way", turmoil::resets),
     entry(36, "buffers in the device's registers", rings::registers),
+    entry(59, "Bus Master Enable at any time", pci::bus_master),
 ];
 
 const fn entry(number: u8, what: &'static str, attack: fn(&mut Rig, u16) -> Option<Must>) -> Entry {

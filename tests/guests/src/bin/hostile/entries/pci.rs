@@ -1,10 +1,13 @@
-//! A PCI function that is driven badly, beside the card, which is on MMIO: 31, 33. It is the machine's entropy device,
+//! A PCI function that is driven badly, beside the card, which is on MMIO: 31, 33, 59. It is the machine's entropy device,
 //! which nobody uses; a machine without PCI has none.
+
+mod bus_master;
 
 use guest::odd::{self, Width};
 
 use super::Must;
 use crate::rig::Rig;
+pub(super) use bus_master::bus_master;
 
 /// Configuration space of bus 0, and of a slot of it.
 const ECAM: u64 = 0xe000_0000;
