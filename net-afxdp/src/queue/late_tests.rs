@@ -19,6 +19,7 @@ fn a_kernel_that_tells_late_is_called_once_for_each_batch_and_not_much_more() {
         }
         // It says that there is more to do, and nothing of what it did.
         model.0.borrow_mut().luck = Luck::Refused(Errno::AGAIN);
+        model.0.borrow_mut().kicks = 0;
         path.flush().unwrap();
         let calls = model.0.borrow().kicks;
         let batches = sent.div_ceil(BATCH);
