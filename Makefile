@@ -1,7 +1,7 @@
 # Everything that people and CI do with this tree. The work is done by cargo and by the scripts under tests/.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test lint demo bench bench-qemu bench-lab fuzz soak guest-kernel clean
+.PHONY: help setup build test lint demo bench bench-qemu bench-lab fuzz mutants soak guest-kernel clean
 # One step after the other even under -j: cargo uses all CPUs by itself, and the lab needs them too.
 .NOTPARALLEL:
 
@@ -40,6 +40,10 @@ T ?=
 fuzz: TIME ?= 60
 fuzz: setup ## fuzz T=target (all, if it is empty) for TIME=seconds each: see docs/fuzzing.md
 	@tests/fuzz $(TIME) $(T)
+
+mutants: NUMBER ?= 180
+mutants: setup ## change the code in NUMBER=180 small ways drawn by SEED=1, and count what the plain tests notice (2 hours): see docs/mutants.md
+	@tests/mutants "$(or $(SEED),1)" "$(NUMBER)"
 
 SEED ?=
 LAB ?=

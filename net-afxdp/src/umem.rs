@@ -386,4 +386,28 @@ mod tests {
         assert!(umem.bytes_mut(&mut frame, 4065).is_none());
         pool.put(frame);
     }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "there are no memfds")]
+    fn the_last_bytes_of_shared_memory_are_copied_too() {
+        use crate::shared_memory::{FileRange, SharedMemory};
+        let file = rustix::fs::memfd_create("t", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+        rustix::fs::ftruncate(&file, 4096).unwrap();
+        rustix::io::pwrite(&file, b"end", 4093).unwrap();
+        let range = FileRange {
+            file,
+            offset: 0,
+            length: 4096,
+        };
+        let shared = SharedMemory::new(vec![range]).unwrap();
+        let (mut umem, mut pool) = Umem::new(2, Some(&shared)).unwrap();
+        let mut frame = pool.take().unwrap();
+        let end = umem.length() as u64;
+        assert!(umem.copy_shared(end - 3, 3, &mut frame));
+        assert_eq!(umem.bytes(&frame, 0, 3).unwrap(), b"end");
+        assert!(umem.copy_shared(end - 4096, 4096, &mut frame), "all of it");
+        assert_eq!(umem.bytes(&frame, 4093, 3).unwrap(), b"end");
+        assert!(!umem.copy_shared(end - 3, 4, &mut frame));
+        pool.put(frame);
+    }
 }

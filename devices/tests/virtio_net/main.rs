@@ -8,6 +8,7 @@
 
 mod afxdp;
 mod afxdp_pairs;
+mod bursts;
 mod coalescing;
 mod control;
 mod fault;
@@ -35,6 +36,7 @@ mod queue_reset_traffic;
 mod random;
 mod rate;
 mod rings;
+mod rings_high;
 mod rings_layout;
 mod short;
 mod statistics;

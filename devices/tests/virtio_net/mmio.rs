@@ -41,3 +41,21 @@ fn odd_register_accesses_are_harmless() {
     guest.boot();
     guest.check_traffic();
 }
+
+/// 4.2.2: what a driver looks at before anything else.
+#[test]
+fn the_window_says_what_it_is() {
+    let mut guest = NetGuest::plug("tident");
+    let mut word = |offset| {
+        let mut data = [0; 4];
+        guest.driver.mmio().read(offset, &mut data);
+        data
+    };
+    assert_eq!(&word(0x00), b"virt", "MagicValue");
+    assert_eq!(word(0x04), [2, 0, 0, 0], "Version: not the legacy one");
+    assert_eq!(word(0x08), [1, 0, 0, 0], "DeviceID: a network card");
+    assert_eq!(&word(0x0c), b"RGWR", "VendorID");
+    for shared_memory in (0xb0..=0xbc).step_by(4) {
+        assert_eq!(word(shared_memory), [0xff; 4], "none");
+    }
+}

@@ -46,6 +46,8 @@ mod queue_reset_traffic;
 mod random;
 #[path = "../virtio_net/rings.rs"]
 mod rings;
+#[path = "../virtio_net/rings_high.rs"]
+mod rings_high;
 #[path = "../virtio_net/rings_layout.rs"]
 mod rings_layout;
 #[path = "../virtio_net/statistics.rs"]
@@ -58,6 +60,7 @@ mod bus_master_storm;
 mod msix;
 mod registers;
 mod wild;
+mod window;
 
 /// The transport of all tests here.
 const FACE: devices::testing::Face = devices::testing::Face::Pci;

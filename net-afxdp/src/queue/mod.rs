@@ -4,6 +4,8 @@ mod in_place;
 #[cfg(test)]
 mod in_place_tests;
 #[cfg(test)]
+mod late_tests;
+#[cfg(test)]
 mod model;
 #[cfg(test)]
 mod random_tests;

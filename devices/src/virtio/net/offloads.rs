@@ -267,4 +267,32 @@ mod tests {
         assert_eq!(Offloads::NONE.to_string(), "none");
         assert_eq!(Offloads::among(CSUM | HOST_TSO6).to_string(), "csum, tso");
     }
+
+    /// What the log says of a driver: one feature of a kind is enough, and those of others are none of it.
+    #[test]
+    fn each_offload_is_told_by_its_features() {
+        let named = |features| Offloads::among(features).to_string();
+        for feature in [CSUM, GUEST_CSUM, CSUM | GUEST_CSUM] {
+            assert_eq!(named(feature), "csum", "{feature:#x}");
+        }
+        for feature in [HOST_TSO4, HOST_TSO6, HOST_ECN, TSO] {
+            assert_eq!(named(feature), "tso", "{feature:#x}");
+        }
+        assert_eq!(named(HOST_USO), "uso");
+        for feature in [GUEST_TSO4, GUEST_TSO6, GUEST_ECN, GUEST_USO4, GUEST_USO6] {
+            assert_eq!(named(feature), "gro", "{feature:#x}");
+        }
+        assert_eq!(named(COALESCED), "gro");
+        assert_eq!(named(0), "none");
+        assert_eq!(named(u64::MAX), "csum, tso, uso, gro");
+    }
+
+    /// Either is enough for what is asked of them: statistics of large frames, for one.
+    #[test]
+    fn groups_of_features_have_all_of_their_kind() {
+        assert_eq!(GUEST_TSO, 1 << 7 | 1 << 8);
+        assert_eq!(HOST_GSO, 1 << 11 | 1 << 12 | 1 << 56);
+        let switched = [1, 7, 8, 9, 54, 55].map(|bit: u32| 1 << bit);
+        assert_eq!(GUEST_OFFLOADS, switched.iter().sum::<u64>());
+    }
 }

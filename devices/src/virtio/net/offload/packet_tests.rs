@@ -179,3 +179,32 @@ fn a_routing_header_hides_the_destination() {
     spec.extensions = vec![(43, routing)];
     assert!(Packet::parse(&spec.build()).unwrap().is_routed);
 }
+
+/// Nearly all packets are such, and the search takes several times as long.
+#[test]
+fn packets_without_tags_and_options_go_the_short_way() {
+    for (v6, udp) in [(false, false), (false, true), (true, false), (true, true)] {
+        let mut spec = FrameSpec::tcp(v6, vec![0; 20]);
+        spec.udp = udp;
+        assert!(plain(&spec.build()).is_some(), "{spec:?}");
+        spec.tags = vec![(0x8100, 1)];
+        assert!(plain(&spec.build()).is_none(), "{spec:?}");
+    }
+}
+
+/// 20: an IP header with nothing behind it is whole; what is missing is what it announces.
+#[test]
+fn a_frame_that_ends_with_the_ip_header_is_judged_by_its_protocol() {
+    const ICMP: u8 = 1;
+    for options in [0, 4, 40] {
+        let mut spec = FrameSpec::udp(false, vec![]);
+        spec.ip_options = vec![1; options];
+        let frame = spec.build();
+        let mut header = frame[..spec.transport_start()].to_vec();
+        assert_eq!(Packet::parse(&header), Err(PacketError::Truncated));
+        header[23] = ICMP;
+        assert_eq!(Packet::parse(&header), Err(PacketError::Protocol(ICMP)));
+        header.pop();
+        assert_eq!(Packet::parse(&header), Err(PacketError::Truncated));
+    }
+}
