@@ -47,6 +47,12 @@ impl VirtioDevice for Idle {
     }
 
     fn reset(&mut self) {}
+
+    fn pause(&mut self) {}
+
+    fn resume(&mut self) -> Result<(), ActivateError> {
+        Ok(())
+    }
 }
 
 /// Asserts what the header says: IDs (4.1.2), revision, class, subsystem.

@@ -32,7 +32,7 @@ use Why::{Asked, End, Limited, Once, Start};
 const PLACES: &[(&str, usize, Why)] = &[
     ("devices/src/pci/config.rs", 1, Limited),
     ("devices/src/placement.rs", 1, Limited),
-    ("devices/src/virtio/blk/image.rs", 1, Start),
+    ("devices/src/virtio/blk/image.rs", 3, Start),
     ("devices/src/virtio/blk/request.rs", 1, Limited),
     ("devices/src/virtio/net/carrier.rs", 1, Limited),
     ("devices/src/virtio/net/config.rs", 1, Start),

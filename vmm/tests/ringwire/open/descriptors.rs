@@ -108,7 +108,8 @@ fn assert_all_gone(wire: &Wire, keeper: u32) {
 fn waiting(wire: &Wire, script: &str) -> Process {
     let user = with_group(nobody());
     let script = format!("{script} echo ready; read _; exit 0");
-    let arguments = ["--user", &user, "--", "sh", "-c", &script, "{netdev}"];
+    // Not sh: dash takes descriptors of one digit only, and the test process may have some that are inherited.
+    let arguments = ["--user", &user, "--", "bash", "-c", &script, "{netdev}"];
     let mut running = Process::start(&mut open(wire, &arguments));
     running.wait_for("ready\n");
     running
