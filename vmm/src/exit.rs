@@ -39,7 +39,7 @@ pub enum Status {
 pub const STATUS_HELP: &str = "\
 Exit status:
   0      the guest powered off or rebooted, or Ctrl-A x was typed; with acpi=off
-         also if it halted all of its CPUs for good
+         also, after 10 to 15 s, if it halted all of its CPUs for good
   1      the VM could not be started
   2      the command line was not understood
   3      the guest reported a panic (its kernel needs the pvpanic-mmio driver;

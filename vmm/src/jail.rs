@@ -3,7 +3,7 @@
 //! Three processes: the one that was started stays outside, and passes signals on and the exit status back; a child is
 //! the VM; and a second child, which does nothing, is the first process of their PID namespace,
 //! so that the VM itself has a usual process's signals. With a cgroup a third child takes it away at the end. Both wait for
-//! the end of the one outside, and have no power ([`crate::attendant`]). The VM goes on in this same program instead of
+//! the end of the one outside, and have no power (`attendant.rs`). The VM goes on in this same program instead of
 //! executing it again, so the new root needs neither program nor libraries, and has none.
 //!
 //! It still has the privileges that opening an interface takes, within these walls, until its own confinement

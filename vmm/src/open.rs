@@ -5,7 +5,7 @@
 //! ([`privileges`]), and only then the command is looked for and executed, in place: signals and the exit
 //! status are the command's. The command inherits the sockets, the link that keeps the program on the
 //! interface, and a pipe's end that keeps it promiscuous: when its process ends, however it does, the program is
-//! gone. The only process that stays has no power, and ends then, too ([`keeper`]).
+//! gone. The only process that stays has no power, and ends then, too (`open/keeper.rs`).
 
 use std::{
     convert::Infallible,
