@@ -27,15 +27,21 @@ struct State {
     left_out: u64,
 }
 
-/// How many lines were left out before one that passes; the words for its end, if any were.
+/// How many lines were left out before one that passes; the words for its end, if any were, or the next ones may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LeftOut(pub u64);
+pub struct LeftOut {
+    /// How many.
+    pub count: u64,
+    /// Whether the next one would be left out if it came now: what the log says last may not be how it is.
+    pub limited: bool,
+}
 
 impl fmt::Display for LeftOut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            0 => Ok(()),
-            count => write!(f, " ({count} more like this were left out)"),
+        match (self.count, self.limited) {
+            (0, false) => Ok(()),
+            (0, true) => write!(f, " (further lines like this may be left out)"),
+            (count, _) => write!(f, " ({count} more like this were left out)"),
         }
     }
 }
@@ -74,7 +80,10 @@ impl LogLimit {
             return None;
         }
         state.credit -= 1;
-        Some(LeftOut(std::mem::take(&mut state.left_out)))
+        Some(LeftOut {
+            count: std::mem::take(&mut state.left_out),
+            limited: state.credit == 0,
+        })
     }
 
     /// Gives credit for the time that has gone.
@@ -93,9 +102,9 @@ impl LogLimit {
     }
 
     /// How many lines were left out since the last one that passed.
-    pub fn left_out(&self) -> LeftOut {
+    pub fn left_out(&self) -> u64 {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        LeftOut(state.left_out)
+        state.left_out
     }
 }
 
@@ -107,17 +116,20 @@ mod tests {
     fn a_burst_passes_then_one_in_a_while_and_the_others_are_counted() {
         let start = Instant::now();
         let limit = LogLimit::new(3, Duration::from_secs(10));
-        let pass = |millis| limit.pass_at(start + Duration::from_millis(millis));
-        for _ in 0..3 {
-            assert_eq!(pass(0), Some(LeftOut(0)));
-        }
+        let pass = |millis| {
+            let passed = limit.pass_at(start + Duration::from_millis(millis))?;
+            Some((passed.count, passed.limited))
+        };
+        assert_eq!(pass(0), Some((0, false)));
+        assert_eq!(pass(0), Some((0, false)));
+        assert_eq!(pass(0), Some((0, true)), "the last one says so");
         for _ in 0..1000 {
             assert_eq!(pass(9_999), None);
         }
-        assert_eq!(limit.left_out(), LeftOut(1000));
-        assert_eq!(pass(10_000), Some(LeftOut(1000)));
+        assert_eq!(limit.left_out(), 1000);
+        assert_eq!(pass(10_000), Some((1000, true)));
         assert_eq!(pass(19_999), None);
-        assert_eq!(pass(20_000), Some(LeftOut(1)));
+        assert_eq!(pass(20_000), Some((1, true)));
         // After a long silence it is as at the start.
         let passed = (0..1000).filter_map(|_| pass(10_000_000)).count();
         assert_eq!(passed, 3);
@@ -133,8 +145,10 @@ mod tests {
     }
 
     #[test]
-    fn words_only_where_lines_were_left_out() {
-        assert_eq!(LeftOut(0).to_string(), "");
-        assert_eq!(LeftOut(7).to_string(), " (7 more like this were left out)");
+    fn words_only_where_lines_were_or_may_be_left_out() {
+        let words = |count, limited| LeftOut { count, limited }.to_string();
+        assert_eq!(words(0, false), "");
+        assert_eq!(words(0, true), " (further lines like this may be left out)");
+        assert_eq!(words(7, true), " (7 more like this were left out)");
     }
 }

@@ -38,22 +38,23 @@ impl Places {
         self.limits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a line of this kind may pass. What a user asked for always may.
-    fn pass(&self, metadata: &Metadata<'_>) -> Option<LeftOut> {
+    /// Whether a line of this kind may pass; if so, how many before it did not. What a user asked for always may.
+    fn pass(&self, metadata: &Metadata<'_>) -> Option<u64> {
         if metadata.target() == COUNTERS {
-            return Some(LeftOut(0));
+            return Some(0);
         }
         let mut limits = self.limits();
         let limit = limits.entry(metadata.callsite());
         limit
             .or_insert_with(|| LogLimit::new(BURST, self.every))
             .pass()
+            .map(|LeftOut { count, .. }| count)
     }
 
     /// How many lines were left out and not told of yet.
     fn left_out(&self) -> u64 {
         let limits = self.limits();
-        limits.values().map(|limit| limit.left_out().0).sum()
+        limits.values().map(LogLimit::left_out).sum()
     }
 }
 
@@ -99,8 +100,8 @@ where
         match self.places.pass(event.metadata()) {
             // Nothing is written then.
             None => return Ok(()),
-            Some(LeftOut(0)) => {}
-            Some(LeftOut(count)) => writeln!(
+            Some(0) => {}
+            Some(count) => writeln!(
                 writer,
                 "{count} log lines like the next one were left out, as there were too many"
             )?,
